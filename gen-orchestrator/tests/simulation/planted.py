@@ -117,8 +117,7 @@ def _let_others_overtake(self: Line, batch: Any, results: Any) -> Any:
 
 def _answer_before_the_commit(self: Intake, open_run: Any, accepted: Any) -> None:
     _ACCEPT_RUN(self, open_run, accepted)
-    if not accepted.done():
-        accepted.set_result(Submitted(open_run, open_run.run, True))
+    accepted.tell(Submitted(open_run, open_run.run, True))
 
 
 def _resend_nothing(self: SchedulerSession, registration: Any) -> None:

@@ -49,6 +49,11 @@ class UnsureWriter:
         self._line = Line()
         self._writing = False
         self.dead = False
+        self._since_s = 0.0
+
+    @property
+    def stalled_s(self) -> float:
+        return self._world.loop.time() - self._since_s if self._since_s else 0.0
 
     @property
     def waiting(self) -> int:
@@ -64,6 +69,7 @@ class UnsureWriter:
         if self.dead:
             return
         batch = self._line.take(1000)
+        self._since_s = self._since_s or self._world.loop.time()
         world = self._world
         fails = world.unsettled and world.random.random() < 0.05
         results: list[Result] | StoreError
@@ -82,7 +88,10 @@ class UnsureWriter:
     def _tell(self, batch: list[Entry], results: list[Result] | StoreError) -> None:
         if self.dead:
             return
-        for call in self._line.settle(batch, results):
+        calls = self._line.settle(batch, results)
+        if not isinstance(results, StoreError) or not len(self._line):
+            self._since_s = 0.0
+        for call in calls:
             call()
         if len(self._line):
             self._world.later(0.5 if isinstance(results, StoreError) else self._world.commit_s(), self._commit)

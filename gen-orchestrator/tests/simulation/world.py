@@ -110,6 +110,7 @@ class World:
         self._poison = {f"r{number}" for number in range(settings.runs) if self.random.random() < settings.poison}
         self._ids = itertools.count()
         self.slow_until_s = 0.0
+        self._stall_random, self._stalled_until_s = Random(seed * 7919 + 1), 0.0
         self.wall_clock_off_s = 0.0
         self._clock_random, self._has_bad_clocks = Random(~seed), seed % 4 == 3
 
@@ -121,6 +122,8 @@ class World:
         self.loop.call_later(delay_s, call, *arguments)
 
     def commit_s(self) -> float:
+        if self.loop.time() < self._stalled_until_s:
+            return self._stall_random.uniform(0.5, 5.0)
         if self.loop.time() < self.slow_until_s:
             return self.random.uniform(0.1, 1.0)
         return self.random.choice((0.0, 0.001, 0.003))
@@ -151,7 +154,7 @@ class World:
                 else:  # it comes back when its run is somebody else's
                     self.later(random.uniform(0.1, 1.0), worker.freeze, random.uniform(31, 42))
             elif isinstance(op, Requeue) and op.not_before:  # a retry is to wait, and its hour comes again
-                self._set_clock(0.5)
+                self._set_clock(1.0)
             elif isinstance(op, Finish | AppendEvents) and random.random() < 0.01:
                 self.later(random.choice((0.0, 0.001, 0.01)), lambda: self._spawn(self._replace_leader()))
 
@@ -235,6 +238,8 @@ class World:
                 await worker.cut()
             case 4:
                 self.slow_until_s = self.loop.time() + random.uniform(0.5, 3.0)
+                if self._stall_random.random() < 0.2:  # a disk that hangs, or a table that somebody has locked
+                    self._stalled_until_s = self.loop.time() + self._stall_random.uniform(2.0, 12.0)
             case 5:
                 await self._replace_leader()
             case _:

@@ -30,7 +30,7 @@ from gen_orchestrator.domain.runs import Ending, Run, RunState
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.heard import checked_result
-from gen_orchestrator.scheduling.intake import AdmissionError, Intake, ReleaseGoneError, Submitted
+from gen_orchestrator.scheduling.intake import Acceptance, AdmissionError, Intake, ReleaseGoneError, Submitted
 from gen_orchestrator.scheduling.lane import Lane
 from gen_orchestrator.scheduling.lanes import Lanes
 from gen_orchestrator.scheduling.leasing import Files, Leasing
@@ -116,25 +116,26 @@ class Dispatcher:
         there = self.open.same_as(run)
         if there is not None:
             if there.accepted is not None:  # its commit is in progress: nobody may be told about the run before
-                first = await asyncio.shield(there.accepted)
+                first = await there.accepted.wait()
                 return Submitted(first.open, first.run, False)
             return Submitted(there, there.run, False)
         if run.release_id in self._gone:
             raise ReleaseGoneError(f"release {run.release_id} was deleted")
         if refused := self.lanes.refusal(lane, run):
             raise AdmissionError(refused)
+        self._intake.check()
         open_run = OpenRun(run, lane)
         if volatile:
             open_run.volatile = True
             self._enter(open_run)
             self.pump(lane)
             return Submitted(open_run, run, True)
-        accepted: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
-        open_run.accepted = accepted
+        accepted = open_run.accepted = Acceptance()
+        answer = accepted.wait()
         self._intake.accept(open_run, accepted)
         self._enter(open_run)
         self.pump(lane)
-        return await asyncio.shield(accepted)
+        return await answer
 
     def shadow(self, run: Run, lane: Lane) -> OpenRun | None:
         """Start a shadow run if a worker is free now that no other run waits for; None when there is none.
@@ -187,6 +188,7 @@ class Dispatcher:
             if open_run.volatile:
                 written(DONE)
             else:
+                self._overdue.interrupt(open_run)  # at once: a store that is slow keeps no worker busy for nothing
                 self._writer.put(RequestCancel(run_id), written, trouble)
             await recorded
         return open_run

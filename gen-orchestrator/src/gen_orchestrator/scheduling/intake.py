@@ -20,6 +20,8 @@ from gen_orchestrator.store.base import StoreError, StoreUnavailableError
 from gen_orchestrator.store.ops import Accept, Result
 from gen_orchestrator.store.writer import Writer
 
+STALLED_S = 5.0  # for so long requests wait for a store that takes nothing; then they are refused at once
+
 
 class AdmissionError(Exception):
     """The queue is full."""
@@ -39,6 +41,38 @@ class Submitted(msgspec.Struct, frozen=True):
     open: OpenRun | None
     run: Run
     is_new: bool
+
+
+class Acceptance:
+    """Who waits for a run's acceptance. Each has a future of its own: one that leaves takes nothing from the others."""
+
+    __slots__ = ("_failed", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[Submitted]] = []
+        self._failed: StoreError | None = None
+
+    def wait(self) -> "asyncio.Future[Submitted]":
+        """Done when the run is accepted; `StoreError` where that is not known, or it is not."""
+        waiting: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
+        if self._failed is not None:
+            waiting.set_exception(self._failed)
+        self._waiting.append(waiting)
+        return waiting
+
+    def tell(self, submitted: Submitted) -> None:
+        for waiting in self._take():
+            waiting.set_result(submitted)
+
+    def fail(self, exc: StoreError) -> None:
+        self._failed = exc
+        for waiting in self._take():
+            waiting.set_exception(exc)
+            waiting.exception()  # whoever asked may have left
+
+    def _take(self) -> "list[asyncio.Future[Submitted]]":
+        waiting, self._waiting = self._waiting, []
+        return [each for each in waiting if not each.done()]
 
 
 class Owner(Protocol):
@@ -62,16 +96,20 @@ class Intake:
         self._writer = writer
         self._owner = owner
 
-    def accept(self, open_run: OpenRun, accepted: "asyncio.Future[Submitted]") -> None:
+    def check(self) -> None:
+        """Raise `StoreUnavailableError` when the store has written nothing for a while: more runs would only wait, and fill the memory."""
+        stalled_s = self._writer.stalled_s
+        if stalled_s > STALLED_S:
+            raise StoreUnavailableError(f"the store has written nothing for {stalled_s:.0f} s")
+
+    def accept(self, open_run: OpenRun, accepted: Acceptance) -> None:
         """Store the run. If that certainly failed, the caller is told, and the run never existed. If the store did not
         answer, the run may be stored: the caller is told so, and the run stays in line, the same one here and in the
         store.
         """
 
         def trouble(exc: StoreError) -> None:
-            if not accepted.done():
-                accepted.set_exception(exc)
-                accepted.exception()  # the caller may have left
+            accepted.fail(exc)
             if not (isinstance(exc, StoreUnavailableError) and exc.unknown):
                 open_run.accepted = None
                 self._owner.withdraw(open_run)
@@ -81,17 +119,14 @@ class Intake:
 
         self._writer.put(Accept(open_run.run), written, trouble, optional=True)
 
-    def _accepted(self, open_run: OpenRun, result: Result, accepted: "asyncio.Future[Submitted]") -> None:
+    def _accepted(self, open_run: OpenRun, result: Result, accepted: Acceptance) -> None:
         open_run.accepted = None
         there: Run | None = getattr(result, "run", None)
         if there is None or (there.id == open_run.id and there.fingerprint == open_run.run.fingerprint and not there.is_final):
-            if not accepted.done():
-                accepted.set_result(Submitted(open_run, open_run.run, True))
+            accepted.tell(Submitted(open_run, open_run.run, True))
             return
         self._owner.withdraw(open_run)
-        if accepted.done():
-            return
         if not there.is_final and there.id not in self._owner.open:
-            accepted.set_result(Submitted(self._owner.take_over(there, open_run.lane), there, False))
+            accepted.tell(Submitted(self._owner.take_over(there, open_run.lane), there, False))
         else:
-            accepted.set_result(Submitted(self._owner.open.get(there.id), there, False))
+            accepted.tell(Submitted(self._owner.open.get(there.id), there, False))

@@ -11,7 +11,7 @@ from gen_orchestrator.scheduling.live_session import LiveSession
 from gen_worker.wire.messages import OpenRealtime, RunCommand
 
 if TYPE_CHECKING:
-    from gen_orchestrator.scheduling.intake import Submitted
+    from gen_orchestrator.scheduling.intake import Acceptance
     from gen_orchestrator.scheduling.lane import Lane
     from gen_orchestrator.scheduling.pool import Worker
     from gen_worker.wire.holds import Hold
@@ -68,7 +68,7 @@ class OpenRun:
         self.lane = lane
         self.phase = Phase.WAITING
         self.session = LiveSession(run.id) if lane.settings.is_session else None  # for a websocket handler: its frames in both directions
-        self.accepted: asyncio.Future[Submitted] | None = None  # until its row is committed
+        self.accepted: Acceptance | None = None  # until its row is committed
         self.started = False  # whether the worker has begun this attempt
         self.cancel_requested = run.cancel_requested
         self.worker: Worker | None = None

@@ -48,6 +48,10 @@ class StoreMovedError(StoreUnavailableError):
     """The database's files are no longer at their path: another process can take over, so nothing may be acknowledged."""
 
 
+class StoreHeldError(StoreUnavailableError):
+    """Another program has the database locked; nothing of this batch was written."""
+
+
 class StoreFullError(StoreError):
     """The disk is full; nothing of this batch was written."""
 
@@ -311,7 +315,10 @@ class SecretStore(Protocol):
 
 
 class Leadership(Protocol):
-    """One leader at a time, by a lease row and a growing epoch in the same database."""
+    """One leader at a time, by a lease row and a growing epoch in the same database. `is_alone`: no other process can write it, so that
+    a leader which cannot renew its lease has not lost it."""
+
+    is_alone: bool
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         """Become leader if there is none, if the leader's lease has expired by the database's clock, or if it ends

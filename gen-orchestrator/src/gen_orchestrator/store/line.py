@@ -10,6 +10,7 @@ An optional operation is the acceptance of a run: its caller is waiting, and is 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -53,19 +54,11 @@ class Line:
     def settle(self, batch: Sequence[Entry], results: Sequence[Result] | StoreError) -> list[Callable[[], None]]:
         """The callbacks for a batch that was written or failed. A failed batch is back at the head, except for operations that left."""
         if not isinstance(results, StoreError):
-            return [
-                lambda entry=entry, result=result: entry.on_written(result)  # type: ignore[misc]
-                for entry, result in zip(batch, results, strict=True)
-                if entry.on_written is not None
-            ]
+            return [partial(entry.on_written, result) for entry, result in zip(batch, results, strict=True) if entry.on_written is not None]
         unknown = isinstance(results, StoreUnavailableError) and results.unknown
         deposed = isinstance(results, DeposedError)
         for entry in batch:
             entry.left = deposed or (entry.optional and not unknown)
         if not deposed:
             self._waiting[:0] = [entry for entry in batch if not entry.left]
-        return [
-            lambda entry=entry: entry.on_trouble(results)  # type: ignore[misc]
-            for entry in batch
-            if entry.on_trouble is not None
-        ]
+        return [partial(entry.on_trouble, results) for entry in batch if entry.on_trouble is not None]

@@ -36,6 +36,8 @@ from gen_orchestrator.store.sql_usage import DAY_S, row_of
 class MemoryStore:
     """Keeps everything until the process ends. `now_s` is the database's clock."""
 
+    is_alone = False
+
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._lock = threading.Lock()

@@ -47,6 +47,7 @@ class PostgresStore(SqlStore):
     """
 
     schema = len(migrations.STEPS)
+    is_alone = False
 
     def __init__(self, url: str, on_damaged: Callable[[DamagedRowError], None] = quietly) -> None:
         super().__init__(on_damaged)
@@ -56,6 +57,8 @@ class PostgresStore(SqlStore):
         self._guard = threading.Lock()
         self._write_lock = threading.Lock()
         self._writer: psycopg.Connection[Any] | None = None
+        self._lease_lock = threading.Lock()  # a lease is held beside batches, however long those wait
+        self._leaser: psycopg.Connection[Any] | None = None
         with self._write_lock:
             self._run_write(self._migrate)
 
@@ -88,12 +91,11 @@ class PostgresStore(SqlStore):
                 ).fetchone()
             return None if row is None else Leader(node_id, row[0], address, http_url)
 
-        with self._write_lock:
-            return self._run_write(work)
+        return self._run_lease(work)
 
     def renew(self, leader: Leader, lease_s: float) -> bool:
         text = "update leader set lease_until = extract(epoch from clock_timestamp()) + ? where shard = 0 and epoch = ?"
-        return self._change(text, (lease_s, leader.epoch))
+        return self._run_lease(lambda db: db.execute(_pg(text), (lease_s, leader.epoch)).rowcount > 0)
 
     def leader(self) -> Leader | None:
         rows = self._read(
@@ -146,11 +148,11 @@ class PostgresStore(SqlStore):
         return found
 
     def close(self) -> None:
-        with self._write_lock, self._guard:
+        with self._write_lock, self._lease_lock, self._guard:
             for connection in self._opened:
                 connection.close()
             self._opened.clear()
-            self._writer = None
+            self._writer = self._leaser = None
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
@@ -166,6 +168,12 @@ class PostgresStore(SqlStore):
         if self._writer is None or self._writer.closed:
             self._writer = self._connect()
         return self._guarded(self._writer, work)
+
+    def _run_lease(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
+        with self._lease_lock:
+            if self._leaser is None or self._leaser.closed:
+                self._leaser = self._connect()
+            return self._guarded(self._leaser, work)
 
     def _read(self, text: str, values: Row = ()) -> list[Any]:
         connection: psycopg.Connection[Any] | None = getattr(self._local, "connection", None)

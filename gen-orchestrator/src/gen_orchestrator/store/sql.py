@@ -56,6 +56,17 @@ FINISH = (
     "error = case when cancel_requested = 1 then ? else ? end, "
     f"finished_at = ?, metrics = ?, warnings = ?, {_USED} where id = ? and attempt = ? and state in {_OPEN}"
 )
+# `FINISH` for many, as `store/sqlite_batches.py` writes it: `v` has a row for each of them, with the values of `end_row`.
+_ENDS = (
+    "update runs set executions = executions + case when state = 'leased' then 1 else 0 end, "
+    "state = case when cancel_requested = 1 then 'canceled' else v.column3 end, "
+    "output = case when cancel_requested = 1 then v.column4 else v.column5 end, "
+    "error = case when cancel_requested = 1 then v.column6 else v.column7 end, "
+    "finished_at = v.column8, metrics = v.column9, warnings = v.column10, gpu_ms = gpu_ms + v.column11, cpu_ms = cpu_ms + v.column12, "
+    "cold_ms = cold_ms + v.column13, downloaded_bytes = downloaded_bytes + v.column14, loaded_bytes = loaded_bytes + v.column15, "
+    "cost_nanos = case when cost_nanos < 0 or v.column16 < 0 then -1 else cost_nanos + v.column16 end "
+    "from (values {rows}) as v where id = v.column1 and attempt = v.column2 and state in {open}"
+)
 REQUEST_CANCEL = f"update runs set cancel_requested = 1 where id = ? and state in {_OPEN}"
 APPEND = (
     "insert into run_events (run_id, attempt, first_seq, last_seq, events, instance_id, wire_seq) "
@@ -143,6 +154,19 @@ _encode = msgspec.json.Encoder().encode
 _CANCELED = _encode(CANCELED_ERROR)
 _fields_of = attrgetter(*RUN_COLUMNS)  # one call: a loop over the names took a tenth of the writer's time for a run
 _STATE, _CANCEL_REQUESTED, _ERROR = map(RUN_COLUMNS.index, ("state", "cancel_requested", "error"))
+_ATTEMPT, _WORKER, _ROUTING, _LEASED, _STARTED = map(RUN_COLUMNS.index, ("attempt", "worker_id", "routing", "leased_at", "started_at"))
+
+
+def accepts(count: int) -> str:
+    """`ACCEPT` for as many runs at once."""
+    row = f"({', '.join('?' * len(RUN_COLUMNS))})"
+    return f"insert into runs ({', '.join(RUN_COLUMNS)}) values {', '.join([row] * count)} on conflict do nothing"
+
+
+def ends(count: int) -> str:
+    """`FINISH` for as many runs at once, in SQLite."""
+    row = f"({', '.join('?' * 16)})"
+    return _ENDS.format(rows=", ".join([row] * count), open=_OPEN)
 
 
 def run_row(run: Run) -> tuple[Any, ...]:
@@ -152,6 +176,20 @@ def run_row(run: Run) -> tuple[Any, ...]:
     row[_CANCEL_REQUESTED] = int(run.cancel_requested)
     row[_ERROR] = b"" if run.error is None else _encode(run.error)
     return tuple(row)
+
+
+def leased_row(run: Run, lease: Lease) -> tuple[Any, ...]:
+    """A new run as parameters of `ACCEPT`, with the lease that follows at once."""
+    row = list(run_row(run))
+    row[_STATE], row[_ATTEMPT], row[_WORKER], row[_ROUTING] = str(RunState.LEASED), lease.attempt, lease.worker_id, lease.routing
+    row[_LEASED], row[_STARTED] = lease.at, run.started_at or lease.at
+    return tuple(row)
+
+
+def end_row(op: Finish) -> tuple[Any, ...]:
+    """An end as parameters of `ends`."""
+    *values, cost_nanos, _, run_id, attempt = _finish(op)[1]
+    return (run_id, attempt, *values, cost_nanos)
 
 
 def run_of(row: Sequence[Any]) -> Run:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import apsw
 
-from gen_orchestrator.store import migrations, sql, tables
+from gen_orchestrator.store import migrations, sql, sqlite_batches, tables
 from gen_orchestrator.store.base import (
     SKEW_S,
     DamagedRowError,
@@ -25,11 +25,12 @@ from gen_orchestrator.store.base import (
     Leader,
     StoreError,
     StoreFullError,
+    StoreHeldError,
     StoreMovedError,
     StoreUnavailableError,
 )
 from gen_orchestrator.store.home import Home
-from gen_orchestrator.store.ops import DONE, Op, Refused, Result
+from gen_orchestrator.store.ops import Op, Result
 from gen_orchestrator.store.reserve import Reserve
 from gen_orchestrator.store.sql_store import Change, Row, SqlStore, quietly
 
@@ -52,6 +53,7 @@ class SqliteStore(SqlStore):
     """A store in `folder`, created if it does not exist. `StoreError` when another process has it open, or a newer version wrote it."""
 
     schema = len(migrations.STEPS)
+    is_alone = True
 
     def __init__(
         self, folder: Path, on_broken: Callable[[str], NoReturn] = leave, on_damaged: Callable[[DamagedRowError], None] = quietly
@@ -75,8 +77,10 @@ class SqliteStore(SqlStore):
             self._open()
             self._home.check()
             self._reserve.take()
-        except BaseException:
+        except BaseException as exc:
             os.close(self._lock_fd)
+            if isinstance(exc, apsw.Error):
+                raise self._said(exc) from exc
             raise
 
     def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
@@ -85,29 +89,13 @@ class SqliteStore(SqlStore):
             self._need_reserve()
             db = self._writer
             try:
-                db.execute("begin immediate")
-                try:
-                    if not db.execute(sql.FENCE, (epoch,)).fetchall():
-                        raise DeposedError(f"epoch {epoch} no longer leads")
-                    results: list[Result] = []
-                    for op in ops:
-                        text, values = sql.statement(op)
-                        db.execute(text, values)
-                        if db.changes():
-                            results.append(DONE)
-                            if (more := sql.consequence(op)) is not None:
-                                db.execute(*more)
-                        else:
-                            rows = db.execute(*sql.subject(op)).fetchall()
-                            results.append(Refused(sql.run_of(rows[0]) if rows else None))
-                except BaseException:
-                    db.execute("rollback")
-                    raise
-                db.execute("commit")
-            except apsw.FullError:
+                results = self._written(db, epoch, ops, sqlite_batches.at_once)
+                if results is None:
+                    results = self._written(db, epoch, ops, sqlite_batches.one_by_one)
+            except (apsw.FullError, apsw.BusyError) as exc:
                 self._roll_back()
-                raise self._full() from None
-            except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.BusyError, apsw.ReadOnlyError) as exc:
+                raise self._said(exc) from None
+            except (apsw.IOError, apsw.CorruptError, apsw.CantOpenError, apsw.ReadOnlyError) as exc:
                 if getattr(exc, "extendedresult", 0) in _SYNC_FAILED:
                     self._on_broken(f"{self._path} cannot be synced to the disk: {exc}")
                 self._roll_back()
@@ -116,7 +104,22 @@ class SqliteStore(SqlStore):
                 self._home.check()
             except StoreMovedError as exc:  # written, but to files that may vanish with this process
                 raise StoreMovedError(str(exc), unknown=True) from None
-            return results
+            return results or []
+
+    def _written(
+        self, db: apsw.Connection, epoch: int, ops: Sequence[Op], write: Callable[[apsw.Connection, Sequence[Op]], list[Result] | None]
+    ) -> list[Result] | None:
+        """What `write` makes of a batch, committed; None where it cannot tell, and then nothing is written."""
+        db.execute("begin immediate")
+        try:
+            if not db.execute(sql.FENCE, (epoch,)).fetchall():
+                raise DeposedError(f"epoch {epoch} no longer leads")
+            results = write(db, ops)
+        except BaseException:
+            db.execute("rollback")
+            raise
+        db.execute("rollback" if results is None else "commit")
+        return results
 
     def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
         def work() -> Leader | None:
@@ -265,7 +268,7 @@ class SqliteStore(SqlStore):
                 self._roll_back()
                 raise self._full() from None
             except apsw.Error as exc:
-                raise StoreUnavailableError(f"{self._path} cannot be written: {exc}") from exc
+                raise self._said(exc) from exc
 
     def _need_reserve(self) -> None:
         if not self._reserve.take():
@@ -273,6 +276,14 @@ class SqliteStore(SqlStore):
 
     def _full(self) -> StoreFullError:
         return StoreFullError(f"no space left to write {self._path}. Deleting still works; to see what takes room: cozyctl doctor")
+
+    def _said(self, exc: apsw.Error) -> StoreError:
+        """What an error of SQLite means, of a write that did not happen."""
+        if isinstance(exc, apsw.FullError):
+            return self._full()
+        if isinstance(exc, (apsw.BusyError, apsw.LockedError)):
+            return StoreHeldError(f"{self._path} is locked by another program, such as a backup or sqlite3: end that one")
+        return StoreUnavailableError(f"{self._path} cannot be written: {exc}")
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:

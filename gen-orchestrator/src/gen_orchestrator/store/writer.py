@@ -1,8 +1,9 @@
 """A writer thread: each round takes all waiting operations, commits them in one transaction, and reports to the event loop.
 
-While a commit waits for the disk, the next batch collects. So a busy leader writes large batches, and an idle one writes at once.
+While a commit waits for the disk, the next batch collects. What one turn of the loop puts goes into one batch: the thread is told at the
+turn's end. So a busy leader writes large batches, and an idle one writes at once.
 
-    put (loop) --> Line --> writer thread: apply, commit --> one call to the loop --> each operation's callback
+    put (loop) --end of the turn--> Line --> writer thread: apply, commit --> one call to the loop --> each operation's callback
 
 The line is bounded by whoever admits runs; every operation here belongs to a run that was admitted. `Line` says what happens when a
 batch fails. After `DeposedError` nothing is written any more.
@@ -10,6 +11,7 @@ batch fails. After `DeposedError` nothing is written any more.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from gen_orchestrator.store.base import DeposedError, RunStore, StoreError
@@ -29,6 +31,8 @@ class Writer:
         self._on_deposed = on_deposed
         self._loop = asyncio.get_running_loop()
         self._line = Line()
+        self._since_s = 0.0  # when the oldest batch that is not written was taken; 0 where there is none
+        self._told = False  # the thread will be told of what this turn puts
         self._news = threading.Condition()
         self._closed = False
         self._deposed: DeposedError | None = None
@@ -40,10 +44,23 @@ class Writer:
         """Operations that are not in a batch yet."""
         return len(self._line)
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long the store has taken nothing, whether it is slow or says why."""
+        since_s = self._since_s
+        return time.monotonic() - since_s if since_s else 0.0
+
     def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
         """Write this after everything that was put before it."""
         with self._news:
             self._line.put(op, on_written, on_trouble, optional=optional)
+        if not self._told:
+            self._told = True
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        with self._news:
             self._news.notify()
 
     async def close(self) -> None:
@@ -59,11 +76,15 @@ class Writer:
                 while not len(self._line) and not self._closed:
                     self._news.wait()
                 batch = self._line.take(MAX_BATCH)
+                if batch and not self._since_s:
+                    self._since_s = time.monotonic()
             if not batch:
                 return
             results = self._apply(batch)
             with self._news:
                 calls = self._line.settle(batch, results)
+                if not isinstance(results, StoreError) or not len(self._line):
+                    self._since_s = 0.0
             if calls:
                 self._post(lambda calls=calls: _call(calls))  # type: ignore[misc]
             if isinstance(results, StoreError):
