@@ -90,7 +90,7 @@ class Node:
         self._metrics = Metrics()
         self._standing = Standing()
         self._door = Door(settings.worker_listen, self._standing)
-        self.app = Front(self._standing, settings.hosts, stands_by=not settings.owns_workers)
+        self.app = Front(self._standing, settings.hosts, self._trouble, stands_by=not settings.owns_workers)
         self.term: Term | None = None
         self._resting: Keeper | None = None  # keeps the workers of the last leadership until it is known who leads next
         self.living: asyncio.Task[None] | None = None
@@ -99,6 +99,9 @@ class Node:
     def worker_address(self) -> str:
         """Where workers reach this node."""
         return f"{self._settings.worker_host}:{self._door.port}"
+
+    def _trouble(self) -> str:
+        return self.term.trouble if self.term is not None else ""
 
     async def start(self) -> None:
         """Open the port for workers and begin to campaign; `OSError` when the port is not available."""
@@ -138,7 +141,8 @@ class Node:
         is_first = True
         while True:
             here = (settings.node_id, self.worker_address, settings.http_url)
-            leader = await leadership.campaign(self._store, *here, epochs, self._see, self._log)
+            is_patient = not (is_first and settings.owns_workers)  # at the start of a node of its own somebody reads why
+            leader = await leadership.campaign(self._store, *here, epochs, self._see, self._log, is_patient=is_patient)
             standing.begin(leader)
             try:
                 term = await self._begin(leader, owns_workers=settings.owns_workers and is_first)

@@ -96,6 +96,7 @@ from gen_worker.log import Log
 from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
+SLOW_S = 2.0  # a commit that takes longer is told of
 OPERATOR_KEY = "operator.key"
 HUB_TOKEN_LIFE_S = 90 * 24 * 3600
 TOKEN_SPARE_S = 15 * 60  # for files that are still being saved, and a worker whose clock is late
@@ -126,7 +127,7 @@ class Term:
         self._log = log
         self._clock = clock
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.trouble = ""  # why the store currently refuses writes
+        self._not_renewed = ""
         self.registry = registry
         self.pool = Pool()
         self.making = Making()
@@ -298,6 +299,12 @@ class Term:
         if not self.over.done():
             await asyncio.to_thread(self._store.resign, self._leader)
 
+    @property
+    def trouble(self) -> str:
+        """Why the store takes nothing at present; empty where it does."""
+        stalled_s = self._writer.stalled_s
+        return self._not_renewed or (f"the store has written nothing for {stalled_s:.0f} s" if stalled_s > SLOW_S else "")
+
     def hub_token(self, owner: str) -> str:
         """The token with which a worker of this owner asks for models."""
         return self._file_tokens.issue(FileToken(owner, MODELS_OF, 0), HUB_TOKEN_LIFE_S)
@@ -391,7 +398,7 @@ class Term:
         return open_run is not None and open_run.is_sent and (open_run.run.owner, open_run.run.attempt) == (token.owner, token.attempt)
 
     def _in_trouble(self, why: str) -> None:
-        self.trouble = why
+        self._not_renewed = why
 
     def _depose(self, why: str) -> None:
         if not self.over.done():

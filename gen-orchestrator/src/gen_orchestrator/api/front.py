@@ -11,6 +11,7 @@ resumes its stream.
 """
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,9 +32,12 @@ UNKNOWN = "the leader was lost in the middle: it is unknown whether the request 
 
 
 class Front:
-    """One for each node. `stands_by`: other nodes may lead before it does, and requests are forwarded to them."""
+    """One for each node. `stands_by`: other nodes may lead before it does, and requests are forwarded to them. `trouble` says why the
+    store of this leader accepts no writes.
+    """
 
-    def __init__(self, standing: Standing, hosts: HostPolicy, *, stands_by: bool = True) -> None:
+    def __init__(self, standing: Standing, hosts: HostPolicy, trouble: Callable[[], str] = lambda: "", *, stands_by: bool = True) -> None:
+        self._trouble = trouble
         self._standing = standing
         self._starts = not stands_by
         self._hosts = hosts
@@ -146,6 +150,8 @@ class Front:
         body: dict[str, object] = {"ok": True, "role": "leader"}
         if self._app is None and leader is not None:
             body = {"ok": True, "role": "standby", "leader": leader.node_id}
+        elif trouble := self._trouble():  # what runs goes on, and whoever reads is answered
+            body["store"] = trouble
         await request.answer(200, msgspec.json.encode(body))
 
 

@@ -287,7 +287,9 @@ class RunRoutes:
         except StoreFullError as exc:
             raise RequestError(507, "store_full", f"the run was not accepted: {exc}", headers={"retry-after": "5"}) from None
         except StoreUnavailableError as exc:
-            text = f"it is unknown whether the run was accepted: {exc}; send it again with the same Idempotency-Key"
+            text = f"the run was not accepted: {exc}"
+            if exc.unknown:
+                text = f"it is unknown whether the run was accepted: {exc}; send it again with the same Idempotency-Key"
             raise RequestError(503, "store_unavailable", text, headers={"retry-after": "2"}) from None
         if not submitted.is_new and run.fingerprint and submitted.run.fingerprint != run.fingerprint:
             what = f"Idempotency-Key {run.idempotency_key[:60]!r}" if run.idempotency_key else f"run id {run.id!r}"

@@ -127,7 +127,7 @@ def _serve(screen: Screen, settings: "PlatformSettings", listen: str) -> int:
     from gen_orchestrator import tracing
     from gen_orchestrator.hub.prices import PricesError
     from gen_orchestrator.platform_up import Platform
-    from gen_orchestrator.store.base import StoreError, StoreUnavailableError
+    from gen_orchestrator.store.base import StoreError, StoreHeldError, StoreUnavailableError
     from gen_worker import event_loop
     from gen_worker.http.listening import ListenError, listening_socket
 
@@ -138,6 +138,8 @@ def _serve(screen: Screen, settings: "PlatformSettings", listen: str) -> int:
             screen.say(f"warning: {why}")
         platform = Platform(settings, log, screen.say, screen.step)
         return event_loop.run(platform.run(sock, screen.ready))
+    except StoreHeldError as exc:
+        screen.say_failed(str(exc))
     except StoreUnavailableError as exc:
         screen.say_failed(f"{exc}\nstart the database, or correct --store; without --store the state is in SQLite")
     except (ListenError, StoreError, PricesError, OSError) as exc:

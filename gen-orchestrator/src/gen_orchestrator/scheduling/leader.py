@@ -1,7 +1,10 @@
 """Being the leader: campaign, renew, step down; what an open shard needs lives as long as the lease does.
 
 The lease is a row with a growing epoch in the store. It is renewed every 1.5 s for 5 s; a leader that could not renew for 4 s by its
-own monotonic clock stops itself, before anybody else may begin. Whatever it wrote after all is refused: each batch names its epoch.
+own monotonic clock stops itself, before anybody else may begin. Whatever it wrote after all is refused: each batch names its epoch. Where
+no other process can write the store (`is_alone`), a slow or locked one deposes nobody: the leader waits, and says why.
+
+The lease has a thread of its own: those that all share may be waiting for the same slow store.
 
 Epochs only grow. A store that says a smaller one, or gives the same one out again, is another than before: a backup, or a standby to
 which not everything had come. Answered runs are missing from it, and a leader of the lost epoch could write to it. `Epochs` notices, and
@@ -9,12 +12,16 @@ the program ends with the reason, so that nobody goes on without knowing.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 from gen_orchestrator.store.base import Leader, Leadership, StoreError, StoreFullError, StoreMovedError
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 
+T = TypeVar("T")
 LEASE_S = 5.0
 RENEW_S = 1.5
 GIVE_UP_S = 4.0
@@ -42,31 +49,42 @@ class Epochs:
 
 
 async def campaign(
-    store: Leadership, node_id: str, address: str, http_url: str, epochs: Epochs, seen: Callable[[Leader | None], None], log: Log
+    store: Leadership,
+    node_id: str,
+    address: str,
+    http_url: str,
+    epochs: Epochs,
+    seen: Callable[[Leader | None], None],
+    log: Log,
+    *,
+    is_patient: bool = True,
 ) -> Leader:
     """Wait until this node leads. `seen` is told at each check who leads meanwhile: None while the store does not
-    answer. `StoreWentBackError` when the store is another one than before.
+    answer. `StoreWentBackError` when the store is another one than before; any `StoreError` unless `is_patient`.
     """
-    told = ""
-    while True:
-        leader, now = None, None
-        try:
-            leader = await asyncio.to_thread(store.campaign, node_id, address, LEASE_S, http_url)
-            now = leader or await asyncio.to_thread(store.leader)
-        except StoreError as exc:
-            if told != "store":
-                log.warning("leader.store_unavailable", error=str(exc))
-            told = "store"
-        if now is not None:
-            epochs.saw(now, is_new=leader is not None)
-        if leader is not None:
-            log.info("leader.elected", node_id=node_id, epoch=leader.epoch)
-            return leader
-        seen(now)
-        if now is not None and told != now.node_id:
-            log.info("leader.standing_by", node_id=node_id, leader=now.node_id)
-            told = now.node_id
-        await asyncio.sleep(POLL_S)
+    with _own_thread() as thread:
+        told = ""
+        while True:
+            leader, now = None, None
+            try:
+                leader = await _aside(thread, store.campaign, node_id, address, LEASE_S, http_url)
+                now = leader or await _aside(thread, store.leader)
+            except StoreError as exc:
+                if not is_patient:
+                    raise
+                if told != "store":
+                    log.warning("leader.store_unavailable", error=str(exc))
+                told = "store"
+            if now is not None:
+                epochs.saw(now, is_new=leader is not None)
+            if leader is not None:
+                log.info("leader.elected", node_id=node_id, epoch=leader.epoch)
+                return leader
+            seen(now)
+            if now is not None and told != now.node_id:
+                log.info("leader.standing_by", node_id=node_id, leader=now.node_id)
+                told = now.node_id
+            await asyncio.sleep(POLL_S)
 
 
 async def hold(
@@ -77,29 +95,48 @@ async def hold(
     log: Log,
     trouble: Callable[[str], None] = lambda why: None,
 ) -> None:
-    """Renew until the leadership is lost, then report that once. A store that does not answer is not waited for.
-    `trouble` is told why the store currently refuses writes, and gets an empty text when it accepts them again.
+    """Renew until the leadership is lost, then report that once. A store that does not answer is not waited for, unless no
+    other process can write it. `trouble` is told why the store currently refuses writes, and gets an empty text when it accepts them again.
     """
-    renewed_s = clock.now_s()
-    wait_s = RENEW_S
-    while True:
-        await asyncio.sleep(wait_s)
-        asked_s, wait_s = clock.now_s(), RENEW_S
-        try:
-            async with asyncio.timeout(max(0.0, renewed_s + GIVE_UP_S - asked_s)):
-                if not await asyncio.to_thread(store.renew, leader, LEASE_S):
-                    deposed("another node leads")
+    with _own_thread() as thread:
+        renewed_s = clock.now_s()
+        wait_s = RENEW_S
+        while True:
+            await asyncio.sleep(wait_s)
+            asked_s, wait_s = clock.now_s(), RENEW_S
+            try:
+                async with asyncio.timeout(max(0.0, renewed_s + GIVE_UP_S - asked_s)):
+                    if not await _aside(thread, store.renew, leader, LEASE_S):
+                        deposed("another node leads")
+                        return
+                renewed_s = asked_s
+                trouble("")
+            except (StoreFullError, StoreMovedError) as exc:
+                # It refuses every node, so nobody can take over. The epoch in each batch protects the writes when there is room again.
+                log.warning("leader.not_renewed", error=str(exc))
+                renewed_s = asked_s
+                trouble(str(exc))
+            except (StoreError, TimeoutError) as exc:
+                why = str(exc) or "the store does not answer"
+                log.warning("leader.not_renewed", error=why)
+                if store.is_alone:
+                    renewed_s = clock.now_s()
+                    trouble(why)
+                    continue
+                wait_s = POLL_S  # a crashed database is often back before the lease has expired
+                if clock.now_s() + POLL_S > renewed_s + GIVE_UP_S:
+                    deposed("the lease could not be renewed in time")
                     return
-            renewed_s = asked_s
-            trouble("")
-        except (StoreFullError, StoreMovedError) as exc:
-            # It refuses every node, so nobody can take over. The epoch in each batch protects the writes when there is room again.
-            log.warning("leader.not_renewed", error=str(exc))
-            renewed_s = asked_s
-            trouble(str(exc))
-        except (StoreError, TimeoutError) as exc:
-            log.warning("leader.not_renewed", error=str(exc) or "the store does not answer")
-            wait_s = POLL_S  # a crashed database is often back before the lease has expired
-            if clock.now_s() + POLL_S > renewed_s + GIVE_UP_S:
-                deposed("the lease could not be renewed in time")
-                return
+
+
+@contextmanager
+def _own_thread() -> Iterator[ThreadPoolExecutor]:
+    thread = ThreadPoolExecutor(1, thread_name_prefix="leader")
+    try:
+        yield thread
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+async def _aside(thread: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, call, *arguments)
