@@ -96,7 +96,6 @@ from gen_worker.log import Log
 from gen_worker.wire.messages import ReleaseConfig
 
 TAKEOVER_GRACE_S = 10.0
-SLOW_S = 2.0  # a commit that takes longer is told of
 OPERATOR_KEY = "operator.key"
 HUB_TOKEN_LIFE_S = 90 * 24 * 3600
 TOKEN_SPARE_S = 15 * 60  # for files that are still being saved, and a worker whose clock is late
@@ -302,8 +301,7 @@ class Term:
     @property
     def trouble(self) -> str:
         """Why the store takes nothing at present; empty where it does."""
-        stalled_s = self._writer.stalled_s
-        return self._not_renewed or (f"the store has written nothing for {stalled_s:.0f} s" if stalled_s > SLOW_S else "")
+        return self._not_renewed or self._writer.trouble
 
     def hub_token(self, owner: str) -> str:
         """The token with which a worker of this owner asks for models."""

@@ -20,6 +20,7 @@ from gen_orchestrator.store.ops import Op, Result
 
 MAX_BATCH = 2000
 RETRY_S = 0.5
+SLOW_S = 2.0
 
 
 class Writer:
@@ -49,6 +50,12 @@ class Writer:
         """For how long the store has taken nothing, whether it is slow or says why."""
         since_s = self._since_s
         return time.monotonic() - since_s if since_s else 0.0
+
+    @property
+    def trouble(self) -> str:
+        """That nothing is written at present; empty while a commit takes less than `SLOW_S`."""
+        stalled_s = self.stalled_s
+        return f"the store has written nothing for {stalled_s:.0f} s" if stalled_s > SLOW_S else ""
 
     def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
         """Write this after everything that was put before it."""
