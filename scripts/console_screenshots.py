@@ -29,7 +29,7 @@ import io, time
 from collections.abc import Iterator
 from typing import Annotated, Literal
 import msgspec
-from gen_worker import ActionContext, Asset, Clamp, worker_function
+from gen_worker import ActionContext, Asset, Clamp, RealtimeSocket, worker_function, worker_websocket
 
 
 class Input(msgspec.Struct):
@@ -79,6 +79,13 @@ def chat(ctx: ActionContext, payload: Question) -> Iterator[Delta]:
     for word in ("A wave is a pattern that travels while the water itself stays nearly where it is. " * 3).split(" "):
         time.sleep(0.02)
         yield Delta(text=word + " ")
+
+
+@worker_websocket()
+async def count(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    """Counts the words of each message."""
+    async for data in sock.iter_bytes():
+        await sock.send_json({"words": len(data.split())})
 '''
 
 
@@ -134,6 +141,16 @@ def dev(browser: Any, url: str) -> None:
         if name == "phone":
             page.locator(".answer").scroll_into_view_if_needed()
         shoot(tab, name)
+    tab = Tab(browser, viewport=SIZE)
+    page = tab.page
+    page.goto(f"{url}/docs#/run/count")
+    page.locator("#connect").click()
+    page.locator(".status[data-status=open]").wait_for()
+    for number, text in enumerate(("a wave travels", "while the water stays nearly where it is"), start=1):
+        page.locator("#message").fill(text)
+        page.locator("#send").click()
+        page.locator(".frame").nth(2 * number - 1).wait_for()
+    shoot(tab, "session")
 
 
 def on_platform(browser: Any, platform: PlatformProcess, main: Path) -> None:

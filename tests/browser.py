@@ -2,15 +2,16 @@
 
 Its fixtures are known to every test: both conftest.py import them."""
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 AXE = Path(__file__).resolve().parents[1] / "console/node_modules/axe-core/axe.min.js"
 WAIT_MS = 60_000
 PHONE = {"width": 390, "height": 844}
@@ -64,6 +65,58 @@ def tab(browser: Any) -> Iterator[Tab]:
 def expect() -> Any:
     """Playwright's assertions, which wait for what they assert."""
     return pytest.importorskip("playwright.sync_api").expect
+
+
+_NAME_OF_FOCUSED = """() => {
+    const focused = document.activeElement;
+    if (focused === document.body) return '';
+    return focused.labels?.[0]?.innerText || focused.ariaLabel || focused.innerText || '';
+}"""
+
+
+def go_by_keys(page: Any, name: str) -> None:
+    """Go on with the tab key until what has the focus is called so, and shows it."""
+    passed = []
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        passed.append(page.evaluate(_NAME_OF_FOCUSED))
+        if passed[-1].startswith(name):
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", f"{name} does not show its focus"
+            return
+    raise AssertionError(f"{name!r} has not had the focus; what had it: {passed}")
+
+
+_WATCH_SHIFTS = """() => {
+    window.shifts = [];
+    const note = each => each.hadRecentInput || window.shifts.push([each.value, ...each.sources.map(({node}) => node?.className || node?.nodeName)]);
+    new PerformanceObserver(list => list.getEntries().forEach(note)).observe({type: 'layout-shift'});
+}"""
+
+
+def watch_shifts(page: Any) -> None:
+    """Note from now on what moves on this page without its user's doing (the parts of its Cumulative Layout Shift)."""
+    page.evaluate(_WATCH_SHIFTS)
+
+
+def shift_of(page: Any) -> float:
+    """The sum of what has moved: 0.1 is the most that a good page has."""
+    return float(page.evaluate("window.shifts.reduce((sum, [value]) => sum + value, 0)"))
+
+
+PAGES = Path(__file__).resolve().parents[1] / "console/src/pages/Pages.tsx"
+
+
+def console_routes() -> set[str]:
+    """The pages that the console's router knows: `runs`, and `runs/` for that of one of them."""
+    found = {"run/"}  # the playground, which is no page of the table
+    for name, shown in re.findall(r'case "(\w+)":\s+return (.+?);', PAGES.read_text(), re.DOTALL):
+        found |= {name, f"{name}/"} if "about ?" in shown else {f"{name}/"} if "about" in shown else {name}
+    return found
+
+
+def routes_of(places: Iterable[str]) -> set[str]:
+    """The pages that these places are of."""
+    return {f"{page}{slash}" for page, slash, _ in (place.partition("/") for place in places)}
 
 
 def violations(page: Any) -> list[str]:

@@ -153,4 +153,8 @@ def draw(ctx: ActionContext, payload: Picture) -> Saved:
 @worker_websocket()
 async def chat(ctx: ActionContext, socket: RealtimeSocket) -> None:
     "Talk with <i>it</i>."
+    async for data in socket.iter_bytes():
+        if data == b"fail":
+            raise ValueError("as <b>asked</b>")
+        await (socket.send_json({"heard": len(data)}) if len(data) > 20 else socket.send_bytes(data))
 """

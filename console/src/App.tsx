@@ -3,12 +3,13 @@
 import { lazy, Suspense, useCallback, useEffect, useRef, useState, type ReactNode } from "react";
 import { go, linkTo, usePlace } from "./place";
 import { Playground } from "./play/Playground";
+import { Session } from "./play/session";
+import { SessionPane } from "./play/SessionPane";
 import { useForms } from "./play/form";
 import type { Run } from "./run/run";
 import { currentKey, IS_PLATFORM } from "./server/api";
 import type { Catalogue, Fn, Socket } from "./server/functions";
 import { useServer, type ServerState } from "./server/useServer";
-import { tidy } from "./schema/shape";
 import { Boundary } from "./ui/Boundary";
 import { Login } from "./ui/Login";
 import { ProblemNote } from "./ui/parts";
@@ -41,11 +42,14 @@ export function App() {
   const forms = useForms(catalogue.definitions);
   // The last run of each function: one that goes on is not disturbed by a look at another function.
   const [runs, setRuns] = useState<ReadonlyMap<string, Run>>(new Map());
+  // Open sessions of websockets, for the same reason.
+  const [sessions] = useState(() => new Map<string, Session>());
   const lastPlace = useRef<object | null>(null);
-  const fn = catalogue.functions.find((each) => each.id === place.about) ?? catalogue.functions[0];
+  const socket = catalogue.sockets.find((each) => each.id === place.about) ?? (catalogue.functions.length ? undefined : catalogue.sockets[0]);
+  const fn = socket ? undefined : catalogue.functions.find((each) => each.id === place.about) ?? catalogue.functions[0];
   const keep = useCallback((run: Run) => setRuns((all) => new Map(all).set(run.view.fn, run)), []);
   const title = server.catalogue ? (IS_PLATFORM ? "Platform" : server.catalogue.title) : "Console";
-  const here = place.page === "run" ? (fn?.id ?? "") : [PAGES.find(([page]) => page === place.page)?.[1] ?? place.page, place.about].filter(Boolean).join(" ");
+  const here = place.page === "run" ? (fn?.id ?? socket?.id ?? "") : [PAGES.find(([page]) => page === place.page)?.[1] ?? place.page, place.about].filter(Boolean).join(" ");
   useEffect(() => {
     document.title = here ? `${here} · ${title}` : title;
   }, [title, here]);
@@ -73,18 +77,30 @@ export function App() {
     );
   }
 
+  function sessionOf(target: Socket): Session {
+    const known = sessions.get(target.id);
+    if (known?.target.path === target.path) return known;
+    const made = new Session(target);
+    sessions.set(target.id, made);
+    return made;
+  }
+
   function playground(): ReactNode {
     return (
       <div className="with-list">
-            <FunctionList functions={catalogue.functions} current={fn} />
+            <FunctionList functions={catalogue.functions} sockets={catalogue.sockets} current={fn ?? socket} />
             <div className="work">
               {fn && (
                 <Boundary key={fn.id}>
                   <Playground fn={fn} definitions={catalogue.definitions} forms={forms} run={runs.get(fn.id)} onRun={keep} />
                 </Boundary>
               )}
-              {server.catalogue && !fn && !catalogue.sockets.length && <p className="hint">There are no functions yet.</p>}
-              {catalogue.sockets.length > 0 && <Sockets sockets={catalogue.sockets} />}
+              {socket && (
+                <Boundary key={socket.id}>
+                  <SessionPane key={socket.id} socket={socket} session={sessionOf(socket)} />
+                </Boundary>
+              )}
+              {server.catalogue && !fn && !socket && <p className="hint">There are no functions yet.</p>}
             </div>
           </div>
     );
@@ -139,20 +155,23 @@ function Banner({ server }: { server: ServerState }) {
 
 const MANY = 12;
 
-function FunctionList({ functions, current }: { functions: Fn[]; current: Fn | undefined }) {
+interface Listed {
+  id: string;
+  isSocket: boolean;
+}
+
+function FunctionList({ functions, sockets, current }: { functions: Fn[]; sockets: Socket[]; current: Fn | Socket | undefined }) {
   const [filter, setFilter] = useState("");
-  if (functions.length === 0) return null;
-  const shown = functions.filter((each) => each.id.includes(filter));
+  const all: Listed[] = [...functions.map(({ id }) => ({ id, isSocket: false })), ...sockets.map(({ id }) => ({ id, isSocket: true }))].sort((a, b) => (groupOf(a.id) < groupOf(b.id) ? -1 : groupOf(a.id) > groupOf(b.id) ? 1 : 0));
+  if (all.length === 0) return null;
+  const shown = all.filter((each) => each.id.includes(filter));
   // By endpoint, where there are some: `owner/endpoint/function:tag`.
-  const groups = new Map<string, Fn[]>();
-  for (const each of shown) {
-    const group = each.id.slice(0, Math.max(0, each.id.lastIndexOf("/")));
-    groups.set(group, [...(groups.get(group) ?? []), each]);
-  }
+  const groups = new Map<string, Listed[]>();
+  for (const each of shown) groups.set(groupOf(each.id), [...(groups.get(groupOf(each.id)) ?? []), each]);
   return (
     <nav aria-label="Functions" className="functions">
       <div className="wide">
-        {functions.length > MANY && <input type="search" aria-label="Show functions with" placeholder="filter" autoComplete="off" spellCheck={false} value={filter} onChange={(event) => setFilter(event.currentTarget.value.trim())} />}
+        {all.length > MANY && <input type="search" aria-label="Show functions with" placeholder="filter" autoComplete="off" spellCheck={false} value={filter} onChange={(event) => setFilter(event.currentTarget.value.trim())} />}
         {[...groups].map(([group, members]) => (
           <div key={group}>
             {group && <p className="group-name">{group}</p>}
@@ -161,6 +180,7 @@ function FunctionList({ functions, current }: { functions: Fn[]; current: Fn | u
                 <li key={each.id}>
                   <a href={linkTo("run", each.id)} title={group ? each.id : undefined} aria-current={each.id === current?.id ? "page" : undefined}>
                     {group ? each.id.slice(group.length + 1) : each.id}
+                    {each.isSocket && <span className="kind"> websocket</span>}
                   </a>
                 </li>
               ))}
@@ -172,8 +192,11 @@ function FunctionList({ functions, current }: { functions: Fn[]; current: Fn | u
       <label className="narrow">
         Function
         <select value={current?.id} onChange={(event) => go("run", event.currentTarget.value)}>
-          {functions.map((each) => (
-            <option key={each.id}>{each.id}</option>
+          {all.map((each) => (
+            <option key={each.id} value={each.id}>
+              {each.id}
+              {each.isSocket ? " (websocket)" : ""}
+            </option>
           ))}
         </select>
       </label>
@@ -181,21 +204,6 @@ function FunctionList({ functions, current }: { functions: Fn[]; current: Fn | u
   );
 }
 
-function Sockets({ sockets }: { sockets: Socket[] }) {
-  return (
-    <section className="sockets" id="websockets">
-      <h2>Websockets</h2>
-      <dl>
-        {sockets.map((each) => (
-          <div key={each.name}>
-            <dt>{each.name}</dt>
-            {each.description && <dd className="description">{tidy(each.description)}</dd>}
-            <dd>
-              <code>{`${location.origin.replace(/^http/, "ws")}${each.path}`}</code>
-            </dd>
-          </div>
-        ))}
-      </dl>
-    </section>
-  );
+function groupOf(id: string): string {
+  return id.slice(0, Math.max(0, id.lastIndexOf("/")));
 }

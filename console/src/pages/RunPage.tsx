@@ -4,7 +4,7 @@ import { useState } from "react";
 import { Button } from "react-aria-components/Button";
 import { go, linkTo } from "../place";
 import { Files } from "../run/Files";
-import type { Receipt, RunObject } from "../run/run";
+import type { Receipt, RunObject, SessionFacts } from "../run/run";
 import { OutputValue, Shown } from "../run/Outputs";
 import { PreviewFigure } from "../run/RunPanel";
 import { Timeline } from "../run/Timeline";
@@ -55,12 +55,12 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
             Cancel
           </Button>
         )}
-        {over && IS_PLATFORM && (
+        {over && IS_PLATFORM && !run.session && (
           <Button className="button" onPress={() => void act("retry", (made) => go("runs", made.id))}>
             Run again
           </Button>
         )}
-        {IS_PLATFORM && run.status === "succeeded" && (
+        {IS_PLATFORM && run.status === "succeeded" && !run.session && (
           <Button
             className="button"
             onPress={() =>
@@ -72,7 +72,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
             Make it a golden request
           </Button>
         )}
-        {input !== undefined && (
+        {input !== undefined && !run.session && (
           <Button className="button" onPress={() => onUse(run.owner ? functionId(run) : run.function, input ?? {})}>
             Edit and run
           </Button>
@@ -90,7 +90,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
           <Block label="Where it hangs">{pretty(run.stuck)}</Block>
         </>
       ) : null}
-      <div className="sides">
+      {!run.session && <div className="sides">
         {input !== undefined && (
           <section>
             <h3>Input</h3>
@@ -109,7 +109,7 @@ export function RunPage({ id, onUse }: { id: string; onUse: (fn: string, input: 
             <p className="hint">{over ? "none" : "not yet"}</p>
           )}
         </section>
-      </div>
+      </div>}
       {IS_PLATFORM && <Deliveries runId={id} />}
       <EventLog said={said} isOver={over} />
       <Details summary="The run as JSON" render={() => <Shown text={pretty(run)} label="The run as JSON" />} />
@@ -128,6 +128,7 @@ function Facts({ run }: { run: RunObject }) {
   if (run.worker_id) facts.push(["Worker", <a href={linkTo("workers", run.worker_id)}>{run.worker_id}</a>]);
   if ((run.attempt ?? 1) > 1) facts.push(["Attempt", String(run.attempt)]);
   if (run.parent_id) facts.push(["Again from", <a href={linkTo("runs", run.parent_id)}>{run.parent_id}</a>]);
+  if (run.session) facts.push(...wentThrough(run.session));
   if (run.receipt) facts.push(...usedBy(run.receipt));
   if (!facts.length) return null;
   return (
@@ -140,6 +141,15 @@ function Facts({ run }: { run: RunObject }) {
       ))}
     </dl>
   );
+}
+
+/** What a realtime session said and heard, and why it ended. */
+function wentThrough(session: SessionFacts): [string, string][] {
+  const parts: [string, string][] = [
+    ["From the client", `${session.frames_in} messages, ${bytes(session.bytes_in)}`],
+    ["To the client", `${session.frames_out} messages, ${bytes(session.bytes_out)}`],
+  ];
+  return session.reason ? [...parts, ["Ended by", session.reason]] : parts;
 }
 
 /** The parts of a receipt that are not nothing. */

@@ -49,7 +49,7 @@ export function OutputValue({ value, name = "Output" }: { value: Json; name?: st
 /** A text of any length. Of a very long one its beginning, or its end while it grows. */
 export function Shown({ text, label, follow = false }: { text: string; label: string; follow?: boolean }) {
   return (
-    <div className="shown">
+    <div className={follow ? "shown streamed" : "shown"}>
       {text.length > MAX_SHOWN && (
         <p className="hint">
           The {follow ? "last" : "first"} {MAX_SHOWN.toLocaleString()} of {text.length.toLocaleString()} characters; Copy takes all.

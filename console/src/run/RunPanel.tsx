@@ -7,7 +7,7 @@ import { linkTo } from "../place";
 import { isObject } from "../schema/shape";
 import { IS_PLATFORM } from "../server/api";
 import { usePoll } from "../server/usePoll";
-import { Block, bytes, Details, duration, ProblemNote, timeLeft } from "../ui/parts";
+import { Block, bytes, duration, ProblemNote, Seen, timeLeft } from "../ui/parts";
 import { Files } from "./Files";
 import { Outputs } from "./Outputs";
 import type { Preview } from "./preview";
@@ -27,6 +27,7 @@ export function useRunIfAny(run: Run | undefined): RunView | null {
 
 const WORDS: Record<string, string> = { sending: "sending", queued: "waiting for its turn", starting: "starting", running: "running", succeeded: "succeeded", failed: "failed", canceled: "canceled", expired: "expired" };
 
+/** Nothing here moves what is there already while a run goes on: what comes and goes has its room from the beginning, and the rest is added below. */
 export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
   const view = useRun(run);
   const over = isOver(view);
@@ -44,9 +45,20 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
         )}
         <Clock view={view} />
       </p>
-      {!over && <Progress view={view} />}
-      {IS_PLATFORM && view.runId && (view.status === "queued" || view.status === "starting") && <WhyItWaits runId={view.runId} />}
-      {view.problem && <ProblemNote problem={view.problem} retry={retry} />}
+      <div className="slot">
+        {over ? <Took view={view} /> : <Progress view={view} />}
+        {IS_PLATFORM && view.runId && (view.status === "queued" || view.status === "starting") && <WhyItWaits runId={view.runId} />}
+      </div>
+      <Kept name="Log" count={view.logCount} lines={view.logs.map((each) => `${each.level === "info" ? "" : `${each.level}: `}${each.message}`)} />
+      <Kept name="Events" count={view.events.length} lines={view.events} />
+      {view.preview && <PreviewFigure preview={view.preview} />}
+      <Files files={view.files} />
+      <Outputs view={view} follow />
+      {view.problem && (
+        <Seen>
+          <ProblemNote problem={view.problem} retry={retry} />
+        </Seen>
+      )}
       {view.warnings.length > 0 && (
         <ul className="warnings">
           {view.warnings.map((each, index) => (
@@ -57,25 +69,49 @@ export function RunPanel({ run, retry }: { run: Run; retry?: () => void }) {
           ))}
         </ul>
       )}
-      {view.preview && <PreviewFigure preview={view.preview} />}
-      <Files files={view.files} />
-      <Outputs view={view} follow />
-      {view.logs.length > 0 && (
-        <Details summary={`Log (${view.logCount > view.logs.length ? `the last ${view.logs.length.toLocaleString()} of ${view.logCount.toLocaleString()}` : view.logs.length})`} open>
-          <Block follow label="Log">
-            {view.logs.map((each) => `${each.level === "info" ? "" : `${each.level}: `}${each.message}`).join("\n")}
-          </Block>
-        </Details>
-      )}
-      {view.events.length > 0 && (
-        <Details summary="Events">
-          <Block follow label="Events">
-            {view.events.join("\n")}
-          </Block>
-        </Details>
-      )}
     </section>
   );
+}
+
+const OPENED = "console.opened";
+
+/** Lines that are kept of a run, in one row with the last of them. Whether they are open is kept for the tab. */
+function Kept({ name, count, lines }: { name: string; count: number; lines: string[] }) {
+  const [isOpen, setOpen] = useState(sessionStorage.getItem(`${OPENED}.${name}`) === "yes");
+  const kept = count > lines.length ? `, the last ${lines.length.toLocaleString()} are kept` : "";
+  return (
+    <details
+      className="kept"
+      open={isOpen}
+      onToggle={(event) => {
+        setOpen(event.currentTarget.open);
+        sessionStorage.setItem(`${OPENED}.${name}`, event.currentTarget.open ? "yes" : "no");
+      }}
+    >
+      <summary>
+        {name} ({count.toLocaleString()}
+        {kept}) <span className="last">{lines.at(-1)?.split("\n", 1)[0]}</span>
+      </summary>
+      {isOpen && (
+        <Block follow label={name}>
+          {lines.join("\n")}
+        </Block>
+      )}
+    </details>
+  );
+}
+
+/** Where the time of a run went, as far as it is known. */
+function Took({ view }: { view: RunView }) {
+  const { queued_ms: queued, model_ms: model, inference_ms: inference, upload_ms: upload } = view.timings ?? {};
+  const parts = [
+    ["waited", queued],
+    ["models", model],
+    ["function", inference],
+    ["upload", upload],
+  ] as const;
+  const known = parts.filter(([, ms]) => typeof ms === "number" && ms > 0).map(([name, ms]) => `${name} ${duration(ms ?? 0)}`);
+  return <p className="figures">{known.join(", ")}</p>;
 }
 
 export function PreviewFigure({ preview }: { preview: Preview }) {
@@ -106,7 +142,6 @@ function Clock({ view }: { view: RunView }) {
   return (
     <span className="clock">
       {duration(took)}
-      {over && view.timings?.queued_ms !== undefined && view.timings.queued_ms > 20 ? `, ${duration(view.timings.queued_ms)} of it queued` : ""}
     </span>
   );
 }
@@ -115,9 +150,6 @@ function Progress({ view }: { view: RunView }) {
   const loading = view.models.filter((each) => each.phase !== "ready");
   return (
     <>
-      {loading.map((each) => (
-        <ModelBar key={each.model_id} progress={each} />
-      ))}
       <ProgressBar className="progress" value={(view.progress ?? 0) * 100} isIndeterminate={view.progress === null}>
         {({ percentage, isIndeterminate }) => (
           <>
@@ -133,6 +165,9 @@ function Progress({ view }: { view: RunView }) {
           </>
         )}
       </ProgressBar>
+      {loading.map((each) => (
+        <ModelBar key={each.model_id} progress={each} />
+      ))}
     </>
   );
 }

@@ -45,6 +45,15 @@ export interface Receipt {
 }
 
 /** The run object of both servers, as far as this page reads it. */
+/** What went through a realtime session. */
+export interface SessionFacts {
+  reason: string;
+  frames_in: number;
+  frames_out: number;
+  bytes_in: number;
+  bytes_out: number;
+}
+
 export interface RunObject {
   id: string;
   status: string;
@@ -66,6 +75,7 @@ export interface RunObject {
   models?: Json;
   routing?: Json;
   stuck?: Json;
+  session?: SessionFacts | null;
   parent_id?: string | null;
   created_at: string;
   started_at?: string | null;

@@ -15,6 +15,8 @@ export interface Fn {
 }
 
 export interface Socket {
+  /** `listen` in the dev runner, `owner/endpoint/listen:tag` on the platform. */
+  id: string;
   name: string;
   path: string;
   description: string;
@@ -39,7 +41,7 @@ interface OpenApi {
   info: { title: string };
   paths: Record<string, { post?: Operation }>;
   components: { schemas: Definitions };
-  "x-websockets"?: Socket[];
+  "x-websockets"?: Omit<Socket, "id">[];
 }
 
 export async function readCatalogue(signal?: AbortSignal): Promise<Catalogue> {
@@ -60,7 +62,8 @@ export async function readCatalogue(signal?: AbortSignal): Promise<Catalogue> {
       takesFiles: "multipart/form-data" in post.requestBody.content,
     });
   }
-  return { title: document.info.title, functions, sockets: document["x-websockets"] ?? [], definitions };
+  const sockets = (document["x-websockets"] ?? []).map((each) => ({ ...each, id: IS_PLATFORM ? each.path.slice("/v1/".length) : each.name }));
+  return { title: document.info.title, functions, sockets, definitions };
 }
 
 /** The field of an output that holds a piece of text, where a stream gives text piece by piece; null where it gives something else. */

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PHONE, Tab, violations
+from browser import PHONE, Tab, console_routes, routes_of, violations
 from model_project import CODE, COZY_TOML, safetensors
 from platform_process import PlatformProcess, write_project
 
@@ -208,6 +208,7 @@ def test_where_keys_are_asked_for_the_page_asks_for_one(tmp_path: Path, tab: Tab
 def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: PlatformProcess, browser: Any, expect: Any, scheme: str) -> None:
     run = platform.invoke("words", {"text": "a b"}).json()
     release, worker = run["release_id"], run["worker_id"]
+    build = platform.http.post("/v1/endpoints/publish", content=b"", headers={"content-type": "application/gzip"}).json()["build_id"]
     tab = Tab(browser, viewport=PHONE, has_touch=True, color_scheme=scheme)
     page = tab.page
     places = {
@@ -216,6 +217,7 @@ def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: Platfor
         f"runs/{run['id']}": "local/probe/words:prod",
         "history": "History",
         "endpoints": "Endpoints",
+        "releases": "Endpoints",
         "endpoints/local/probe": "local/probe",
         f"releases/{release}": release,
         f"compare/releases/{release}/{release}": "Two releases",
@@ -223,9 +225,11 @@ def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: Platfor
         "workers": "Workers",
         f"workers/{worker}": worker,
         "builds": "Builds",
+        f"builds/{build}": build,
         "usage": "Usage",
         "keys": "Keys",
     }
+    assert console_routes() - {"models"} <= routes_of(places), "a page that nobody looks at"
     page.goto(f"{platform.url}/docs")
     for place, heading in places.items():
         page.evaluate("hash => location.hash = hash", f"#/{place}")
@@ -233,4 +237,10 @@ def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: Platfor
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], place
         assert violations(page) == [], place
     assert tab.complaints == []
+    for place, words in {
+        "runs/none": "there is no run 'none'", "workers/none": "none", "releases/none": "there is no release 'none'", "builds/none": "none", "endpoints/local/none": "none", "nowhere": "There is no page nowhere.",
+    }.items():  # fmt: skip
+        page.evaluate("hash => location.hash = hash", f"#/{place}")
+        page.locator("main").get_by_text(words).first.wait_for()
+        assert violations(page) == [], place
     tab.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from browser import Tab, violations
 from platform_process import PlatformProcess, write_project
+from realtime_served import up_served
 from webhook_receiver import Receiver
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -119,3 +120,25 @@ def test_a_stream_goes_on_where_the_platform_went_away_and_came_back(tmp_path: P
         expect(page.locator(".banners [role=alert]")).to_have_count(0)
     finally:
         again.close()
+
+
+def test_talk_with_a_websocket_of_a_platform_that_asks_for_keys(tmp_path: Path, tab: Tab, expect: Any) -> None:
+    with up_served(tmp_path, "--keys") as (_, platform):
+        page = tab.page
+        log_in(page, platform, operators_key(platform), "run/local/demo/mirror")
+        page.get_by_role("heading", name="local/demo/mirror", exact=True).wait_for()
+        tab.complaints.clear()  # of what was asked without the key
+        page.locator("#connect").click()
+        page.locator("#message").fill("hello")
+        expect(page.locator(".status")).to_have_attribute("data-status", "open")
+        page.locator("#send").click()
+        expect(page.locator(".frame").last).to_contain_text("received bytes, 5 B")
+        assert violations(page) == []
+        page.locator("#disconnect").click()
+        expect(page.locator(".status")).to_contain_text("This page closed it.")
+        page.locator(".status a").click()
+        expect(page.locator(".facts-list")).to_contain_text("1 messages, 5 B")
+        expect(page.locator(".facts").first).to_contain_text("succeeded")
+        expect(page.get_by_role("button", name="Run again")).to_have_count(0)
+        assert violations(page) == []
+        assert tab.complaints == []

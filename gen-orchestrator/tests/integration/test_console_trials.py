@@ -1,10 +1,11 @@
 """What is tried beside a tag, in the console in a real browser: shadow runs, golden requests that fail, a canary. Skipped where there is no browser."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from browser import Tab, violations
+from browser import Tab, go_by_keys, violations
 from edited_platform import TAG, edited_platform, release_at
 from platform_process import PlatformProcess
 
@@ -26,12 +27,6 @@ def falter(ctx: ActionContext, payload: Input) -> Output:
     if VERSION == 2: raise ValueError("no <b>more</b>")
     return Output(text=payload.text)
 """
-
-NAME_OF_FOCUSED = """() => {
-    const focused = document.activeElement;
-    if (focused === document.body) return '';
-    return focused.labels?.[0]?.innerText || focused.ariaLabel || focused.innerText || '';
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -153,17 +148,7 @@ def test_from_a_form_to_a_promote_by_keyboard_alone(platform: PlatformProcess, t
     page = tab.page
     page.emulate_media(reduced_motion="reduce")
 
-    def tab_to(name: str) -> None:
-        """Go on with the tab key until what has the focus is called so."""
-        passed = []
-        for _ in range(150):
-            page.keyboard.press("Tab")
-            passed.append(page.evaluate(NAME_OF_FOCUSED))
-            if passed[-1].startswith(name):
-                assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", f"{name} does not show its focus"
-                return
-        raise AssertionError(f"{name!r} has not had the focus; what had it: {passed}")
-
+    tab_to = partial(go_by_keys, page)
     page.goto(f"{platform.url}/docs#/run/local/probe/echo")
     page.get_by_role("heading", name="local/probe/echo", exact=True).wait_for()
     tab_to("Skip to the content")
