@@ -150,6 +150,9 @@ function Progress({ view }: { view: RunView }) {
   const loading = view.models.filter((each) => each.phase !== "ready");
   return (
     <>
+      {loading.map((each) => (
+        <ModelBar key={each.model_id} progress={each} />
+      ))}
       <ProgressBar className="progress" value={(view.progress ?? 0) * 100} isIndeterminate={view.progress === null}>
         {({ percentage, isIndeterminate }) => (
           <>
@@ -165,9 +168,6 @@ function Progress({ view }: { view: RunView }) {
           </>
         )}
       </ProgressBar>
-      {loading.map((each) => (
-        <ModelBar key={each.model_id} progress={each} />
-      ))}
     </>
   );
 }
