@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.api.front import Front
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.domain.receipts import Prices
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
@@ -39,6 +40,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`worker_host` and `http_url` are how others reach this node. `public_url` is where workers save files; with
     several nodes, the address in front of all of them. `peers` are worker addresses of other nodes, which this node's
     workers try when it is gone. `gpus` are the devices of this machine, by their names for CUDA_VISIBLE_DEVICES.
+    `environment`: what child processes are given parts of.
     """
 
     data: Path
@@ -60,6 +62,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
     prices: Prices | None = None
     mirror: ModelSettings | None = None
+    environment: ChildEnvironment
 
 
 class Node:
@@ -192,6 +195,7 @@ class Node:
             retention=settings.retention,
             prices=settings.prices,
             mirror=settings.mirror,
+            environment=settings.environment,
         )
         registry = await asyncio.to_thread(Registry, self._store)
         term = Term(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.fleet.by_kind import ByKind
 from gen_orchestrator.fleet.containers import Containers
 from gen_orchestrator.fleet.devices import find_gpus
@@ -43,11 +44,12 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`store` is the URL of a database, empty for SQLite in `data`. `advertise` is the host by which workers and other
     nodes reach this one. `builder` makes releases when a publish names none, with `engine` if it is `container`. A
     `stands_by` node is one of several: it serves at once, whoever leads, and waits for a store that does not answer.
-    `record` is the file for routing decisions, for `benchmarks/routing_replay.py`.
+    `environment`: what child processes are given parts of. `record` is the file for routing decisions, for `benchmarks/routing_replay.py`.
     """
 
     folders: tuple[Path, ...]
     data: Path
+    environment: ChildEnvironment
     owner: str = OWNER
     store: str = ""
     worker_listen: str = "127.0.0.1:0"
@@ -84,8 +86,9 @@ class Platform:
                 owner=settings.owner,
                 follow=settings.follow,
                 models=settings.models,
-                gives_hub_tokens=settings.asks_for_keys and "COZY_HUB_URL" not in os.environ,
-                polls=polls_files(os.environ),
+                gives_hub_tokens=settings.asks_for_keys and "COZY_HUB_URL" not in settings.environment,
+                polls=polls_files(settings.environment),
+                environment=settings.environment,
             ),
             show,
             step,
@@ -135,10 +138,11 @@ class Platform:
                 engine=settings.engine,
                 asks_for_keys=settings.asks_for_keys,
                 allow_private_webhooks=settings.allow_private_webhooks,
-                gpus=await asyncio.to_thread(find_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")),
+                gpus=await asyncio.to_thread(find_gpus, settings.environment.get("CUDA_VISIBLE_DEVICES")),
                 retention=settings.retention,
                 prices=prices,
                 mirror=settings.mirror,
+                environment=settings.environment,
             ),
             store,
             self._fleet(settings.public_url or url),
@@ -183,8 +187,9 @@ class Platform:
         hub, log_bytes = _hub_for_workers(url, settings.data), settings.retention.gen_orchestrator_worker_log_bytes
         place = f"{settings.data}\n{settings.worker_listen}"  # unique among the nodes of one machine
         logs, caches = settings.data / "container-logs", settings.data / "image-caches"
-        containers = Containers(logs, caches, place, lambda: find_engine(settings.engine), hub, log_bytes)
-        return ByKind(Processes(settings.data / "logs", hub, log_bytes), containers)
+        env = settings.environment
+        containers = Containers(logs, caches, place, lambda: find_engine(settings.engine), env, hub, log_bytes)
+        return ByKind(Processes(settings.data / "logs", env, hub, log_bytes), containers)
 
     async def _open_store(self, stop: "asyncio.Future[None]") -> Store | None:
         """The store; None when told to stop before it answered."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.fleet.failures import source_gone
 from gen_orchestrator.fleet.launch import Launch
 from gen_orchestrator.hub.builders import is_image
@@ -36,6 +37,7 @@ class FolderSettings(msgspec.Struct, frozen=True, kw_only=True):
     follow: bool = False
     models: tuple[str, ...] = ()
     gives_hub_tokens: bool = False
+    environment: ChildEnvironment
     polls: bool = False  # check for edits twice a second instead of using notifications
 
 
@@ -128,7 +130,7 @@ class ServedFolders:
     async def _release_now(self, term: Term, folder: Path) -> bool:
         registry, owner = term.registry, self._settings.owner
         try:
-            taken = await snapshot(folder, self._settings.data / "releases")
+            taken = await snapshot(folder, self._settings.data / "releases", self._settings.environment)
             release = await asyncio.to_thread(registry.add, owner, taken.manifest, str(taken.folder), "")
         except (FolderError, msgspec.DecodeError) as exc:
             text = str(exc)

@@ -196,7 +196,8 @@ class Term:
             gpus=settings.gpus,
             news=starved,
         )
-        makers: dict[str, Builder] = {"process": ProcessBuilder(settings.data), "container": ContainerBuilder(settings.engine)}
+        env = settings.environment
+        makers: dict[str, Builder] = {"process": ProcessBuilder(settings.data, env), "container": ContainerBuilder(settings.engine, env)}
         builders = {settings.builder: makers[settings.builder], **makers}
         self._builds = Builds(settings.data / "builds", builders, self.registry, clock.unix_s, log, self._on_tag_moved, self.making)
         disk = ReleaseDisk(settings.data, lambda: find_engine(settings.engine))
@@ -204,7 +205,7 @@ class Term:
         self._removal = Removal(registry, leader.epoch, disk, self._builds, self.making, self.keeper, of_release, keys.note, log)
         self.disk = DiskRoutes(DataFolder(settings.data, models, self._removal.uses).look, self._removal.use)
         kept = settings.retention
-        blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs")
+        blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs", env)
         files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
         uploads = Uploads(settings.data / "uploads", blobs, upload_limits(kept), clock.unix_s, calendar.earliest_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))

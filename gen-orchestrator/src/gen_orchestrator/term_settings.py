@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.domain.receipts import Prices
 from gen_orchestrator.hub.retention import RetentionSettings
 from gen_worker.http.hosts import HostPolicy
@@ -17,6 +18,7 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     publish names none; `engine` is the command that builds images. `allow_private_webhooks`: webhooks may go to
     addresses of this machine and network. `gpus`: devices of this machine, by their names for CUDA_VISIBLE_DEVICES.
     `mirror`: whose Hugging Face account fetches the models that workers request; None: they fetch them themselves.
+    `environment`: what child processes are given parts of.
     """
 
     data: Path
@@ -34,3 +36,4 @@ class TermSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention: RetentionSettings
     prices: Prices | None
     mirror: ModelSettings | None
+    environment: ChildEnvironment

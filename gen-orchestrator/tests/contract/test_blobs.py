@@ -117,7 +117,7 @@ def test_a_folder_takes_no_key_that_leads_out(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize("name", ["s3://", "s3:///x", "gs://bucket", "bucket"])
 def test_a_name_that_is_no_place_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="s3://bucket/prefix"):
-        open_blobs(name, tmp_path)
+        open_blobs(name, tmp_path, {})
 
 
 def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:

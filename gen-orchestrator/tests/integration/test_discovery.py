@@ -15,6 +15,7 @@ from hello_project import HELLO, write_hello
 from waiting import until
 
 import gen_worker.names
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.closed_folder import let_others_through
 from gen_orchestrator.hub.discovery import discover
 from gen_orchestrator.hub.folders import FolderError
@@ -45,7 +46,7 @@ def project(folder: Path, before: str) -> Path:
 def found_by(folder: Path, code: str, python: str = sys.executable, say: Callable[[str], None] = lambda text: None) -> dict[str, object]:
     source = project(folder, f"{code}\nraise RuntimeError('FOUND' + json.dumps(FOUND) + 'END')")
     with pytest.raises(FolderError) as caught:
-        asyncio.run(discover(python, source, is_sent=True, say=say))
+        asyncio.run(discover(python, source, ChildEnvironment(os.environ), is_sent=True, say=say))
     text = str(caught.value)
     said: dict[str, object] = json.loads(text[text.index("FOUND") + 5 : text.index("END")])
     return said
@@ -115,7 +116,9 @@ def test_an_environment_below_a_closed_folder_is_reached_and_nothing_else_of_it(
         assert set(found.values()) == {"PermissionError"}, found
         assert said == ["reading its functions as a separate user"]
         hello = write_hello(tmp_path / "hello", "hello")
-        assert asyncio.run(discover(str(python), hello, is_sent=True)) == asyncio.run(discover(sys.executable, hello))
+        assert asyncio.run(discover(str(python), hello, ChildEnvironment(os.environ), is_sent=True)) == asyncio.run(
+            discover(sys.executable, hello, ChildEnvironment(os.environ))
+        )
 
 
 def _environment_for_all(folder: Path) -> Path | None:
@@ -139,7 +142,9 @@ def _environment_for_all(folder: Path) -> Path | None:
 
 def test_the_manifest_is_the_same_as_at_home(tmp_path: Path) -> None:
     source = write_hello(tmp_path / "hello", "hello")
-    assert asyncio.run(discover(sys.executable, source, is_sent=True)) == asyncio.run(discover(sys.executable, source))
+    assert asyncio.run(discover(sys.executable, source, ChildEnvironment(os.environ), is_sent=True)) == asyncio.run(
+        discover(sys.executable, source, ChildEnvironment(os.environ))
+    )
 
 
 def test_an_import_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ def test_an_import_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     mark = f"mark-{os.getpid()}-{tmp_path.name}"
     source = project(tmp_path / "stuck", f"MARK = {mark!r}\n{child}")
     with pytest.raises(FolderError, match="longer than 3 s"):
-        asyncio.run(discover(sys.executable, source, is_sent=True, timeout_s=3))
+        asyncio.run(discover(sys.executable, source, ChildEnvironment(os.environ), is_sent=True, timeout_s=3))
     until(lambda: not _runs(mark))
 
 

@@ -17,7 +17,9 @@ def kept(blobs: str) -> RetentionSettings:
     try:
         found = read_settings(RetentionSettings, os.environ)
         settings = msgspec.structs.replace(found, gen_orchestrator_blobs=blobs or found.gen_orchestrator_blobs)
-        open_blobs(settings.gen_orchestrator_blobs, Path())  # checks the form only; whether the place exists shows with the first file
+        open_blobs(
+            settings.gen_orchestrator_blobs, Path(), os.environ
+        )  # checks the form only; whether the place exists shows with the first file
     except (SettingError, ValueError) as exc:
         raise click.UsageError(str(exc)) from None
     return settings

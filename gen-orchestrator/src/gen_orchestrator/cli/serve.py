@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from gen_orchestrator import tracing
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.cli.kept import kept, mirror_of
 from gen_orchestrator.cli.up import DEFAULT_LISTEN, absolute_model, blobs_option, builder_options, mirror_option, needs_keys
 from gen_orchestrator.platform_up import OWNER, Platform, PlatformSettings
@@ -101,6 +102,7 @@ def command(
             raise click.UsageError(f"no cozy.toml in {folder}; start a project with: cozyctl init {folder.name}")
     name = store or env.gen_orchestrator_store
     settings = PlatformSettings(
+        environment=ChildEnvironment(os.environ),
         folders=tuple(folder.resolve() for folder in folders),
         data=Path(where).expanduser().resolve(),
         owner=owner or env.gen_orchestrator_owner,

@@ -101,10 +101,12 @@ def command(
     guard_standard_streams(Log(as_json=as_json).lost_line)
     with closing(Screen(as_json=as_json)) as screen:
         screen.step(f"starting; the state is in {place}")
+        from gen_orchestrator.child_environment import ChildEnvironment
         from gen_orchestrator.cli.kept import kept, mirror_of
         from gen_orchestrator.platform_up import PlatformSettings
 
         settings = PlatformSettings(
+            environment=ChildEnvironment(os.environ),
             folders=paths,
             data=place,
             store=store,

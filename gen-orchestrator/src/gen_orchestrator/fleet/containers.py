@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
 from gen_orchestrator.fleet.children import Children
 from gen_orchestrator.fleet.container_commands import Commands, commands_of, container_environment
@@ -28,7 +29,9 @@ QUICK_S = 60.0
 
 
 class Containers(Children):
-    """A fleet of containers. `place` distinguishes this platform from others on the machine; `caches` is the folder for models."""
+    """A fleet of containers. `place` distinguishes this platform from others on the machine; `caches` is the folder for models.
+    `defaults`: variables for workers, unless `environment` has them.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Containers(Children):
         caches: Path,
         place: str,
         find: Callable[[], Engine],
+        environment: ChildEnvironment,
         defaults: Mapping[str, str],
         max_log_bytes: int = MAX_BYTES,
     ) -> None:
@@ -43,6 +47,7 @@ class Containers(Children):
         self._caches = caches
         self._prefix = f"gen-orchestrator-{hashlib.sha256(place.encode()).hexdigest()[:12]}-"
         self._find = find
+        self._environment = environment
         self._defaults = dict(defaults)
         self._commands: Commands | None = None
         self._finding = asyncio.Lock()
@@ -61,7 +66,7 @@ class Containers(Children):
         # Images of one endpoint usually run as one user, and files cached by root are not writable for others.
         cache = self._caches / spec.owner / spec.release_id.rpartition("-")[0]
         await asyncio.to_thread(_make_cache, cache)
-        env = container_environment(spec, {**self._defaults, **os.environ})
+        env = container_environment(spec, {**self._defaults, **self._environment})
         if made := commands.create(name, spec.image):
             status, said = await _ask(made)
             if status:
@@ -69,7 +74,7 @@ class Containers(Children):
         with self._log_file(spec.worker_id).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *commands.run(name, spec, tuple(env), cache),
-                env={**os.environ, **env},
+                env={**self._environment, **env},
                 stdin=asyncio.subprocess.PIPE if commands.by_stdin else asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.fleet.base import OnExit, WorkerSpec
 from gen_orchestrator.fleet.children import Children
 from gen_orchestrator.fleet.leftovers import MARK_NAME
@@ -43,10 +44,13 @@ _PREFIXES = (
 
 
 class Processes(Children):
-    """A fleet on this machine. `defaults`: variables for workers, unless our own environment has them."""
+    """A fleet on this machine. `defaults`: variables for workers, unless `environment` has them."""
 
-    def __init__(self, logs: Path, defaults: Mapping[str, str] | None = None, max_log_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, logs: Path, environment: ChildEnvironment, defaults: Mapping[str, str] | None = None, max_log_bytes: int = MAX_BYTES
+    ) -> None:
         super().__init__(logs, max_log_bytes)
+        self._environment = environment
         self._defaults = dict(defaults or {})
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
@@ -56,7 +60,7 @@ class Processes(Children):
                 "-c",
                 _START,
                 cwd=spec.folder,
-                env=worker_environment(spec, {**self._defaults, **os.environ}),
+                env=worker_environment(spec, {**self._defaults, **self._environment}),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,

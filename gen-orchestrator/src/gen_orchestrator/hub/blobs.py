@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -222,8 +222,10 @@ class FolderBlobs:
         return self._folder.joinpath(*parts)
 
 
-def open_blobs(name: str, folder: Path) -> Blobs:
-    """The folder if `name` is empty, else `s3://bucket[/prefix]`. `ValueError` for anything else, or when `obstore` is missing."""
+def open_blobs(name: str, folder: Path, env: Mapping[str, str]) -> Blobs:
+    """The folder if `name` is empty, else `s3://bucket[/prefix]`; `env` has the bucket's credentials. `ValueError` for
+    anything else, or when `obstore` is missing.
+    """
     if not name:
         return FolderBlobs(folder)
     if not name.startswith("s3://") or not name.removeprefix("s3://").partition("/")[0]:
@@ -232,4 +234,4 @@ def open_blobs(name: str, folder: Path) -> Blobs:
         from gen_orchestrator.hub.s3_blobs import S3Blobs
     except ImportError as exc:
         raise ValueError(f"--blobs {name[:200]} needs obstore ({exc}): pip install 'gen-orchestrator[s3]'") from None
-    return S3Blobs.from_env(name)
+    return S3Blobs.from_env(name, env)

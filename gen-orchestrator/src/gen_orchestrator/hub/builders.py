@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.closed_folder import let_others_through
 from gen_orchestrator.hub.discovery import discover
 from gen_orchestrator.hub.environments import EnvironmentFailedError, Environments, Say
@@ -57,9 +58,10 @@ class ProcessBuilder:
     the link `.venv` there, as in the author's own folder.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, environment: ChildEnvironment) -> None:
         self._data = data
-        self._environments = Environments(data / ENVIRONMENTS)
+        self._environment = environment
+        self._environments = Environments(data / ENVIRONMENTS, environment)
         self._releases = data / "releases"
 
     async def build(self, order: Order, say: Say) -> Built:
@@ -72,7 +74,7 @@ class ProcessBuilder:
                 python = await self._environments.python_for(source, say)
                 if Path(python).is_relative_to(self._data):
                     await asyncio.to_thread(let_others_through, self._data, ENVIRONMENTS)
-                manifest = await discover(python, source, is_sent=True, say=say)
+                manifest = await discover(python, source, self._environment, is_sent=True, say=say)
                 target.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(_keep, source, target, python, manifest)
             return Built(manifest_path.read_bytes(), str(target / "source"))

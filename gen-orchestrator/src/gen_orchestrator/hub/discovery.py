@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gen_worker.names
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.folders import FolderError
 
 TIMEOUT_S = 300.0
@@ -29,15 +30,21 @@ _FIRST_USER, _USERS = 0x70000000, 1 << 20  # user ids that no system assigns
 
 
 async def discover(
-    python: str, source: Path, *, is_sent: bool = False, timeout_s: float = TIMEOUT_S, say: Callable[[str], None] = lambda text: None
+    python: str,
+    source: Path,
+    environment: ChildEnvironment,
+    *,
+    is_sent: bool = False,
+    timeout_s: float = TIMEOUT_S,
+    say: Callable[[str], None] = lambda text: None,
 ) -> bytes:
     """The manifest of a project's source; `FolderError` with discovery's message for broken code. `is_sent`: the code
     is someone else's; `say` is told as which user it is read.
     """
     if not is_sent:
-        return await _run(python, source, dict(os.environ), {}, timeout_s)
+        return await _run(python, source, dict(environment), {}, timeout_s)
     with _room(python, source, say) as (folder, home, user):
-        return await _run(python, folder, _environment(os.environ, home), user, timeout_s)
+        return await _run(python, folder, _environment(environment, home), user, timeout_s)
 
 
 async def _run(python: str, folder: Path, env: dict[str, str], user: dict[str, Any], timeout_s: float) -> bytes:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.lock_files import NAME as LOCK
 from gen_orchestrator.hub.lock_files import LockError, Pinned, pinned_in
 from gen_worker.project.toml_files import read_toml
@@ -59,8 +60,9 @@ def build_environment(env: Mapping[str, str]) -> dict[str, str]:
 class Environments:
     """Below `folder`. One caller at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: ChildEnvironment) -> None:
         self._folder = folder
+        self._environment = build_environment(environment)
         self._made: Path | None = None
 
     async def python_for(self, source: Path, say: Say) -> str:
@@ -85,17 +87,17 @@ class Environments:
         shutil.rmtree(target, ignore_errors=True)  # left by an interrupted build
         uv = shutil.which("uv")
         if uv:
-            await run([uv, "venv", "--quiet", "--python", sys.executable, str(target)], say, self._folder)
+            await self._run([uv, "venv", "--quiet", "--python", sys.executable, str(target)], say)
             install = [uv, "pip", "install", "--python", str(python)]
         elif importlib.util.find_spec("pip") is not None:  # the running pip, because installing one into each environment takes seconds
-            await run([sys.executable, "-m", "venv", "--without-pip", str(target)], say, self._folder)
+            await self._run([sys.executable, "-m", "venv", "--without-pip", str(target)], say)
             install = [sys.executable, "-m", "pip", "--python", str(python), *_PIP]
         else:
-            await run([sys.executable, "-m", "venv", str(target)], say, self._folder)
+            await self._run([sys.executable, "-m", "venv", str(target)], say)
             install = [str(python), "-m", "pip", *_PIP]
         if pinned is None:
             say(f"installing {', '.join(wanted)}")
-            await run([*install, str(wheel), *wanted], say, self._folder)
+            await self._run([*install, str(wheel), *wanted], say)
         else:
             say(f"installing what {LOCK} names: {', '.join(each.requirement() for each in pinned)}")
             await self._install_pinned(install, target, pinned, wheel, say)
@@ -109,8 +111,11 @@ class Environments:
         locked.write_text("".join(f"{each.hashed()}\n" for each in pinned))
         versions.write_text("".join(f"{each.requirement()}\n" for each in pinned))
         checks = ["--require-hashes"] if all(each.hashes for each in pinned) else []
-        await run([*install, "--no-deps", *checks, "-r", str(locked)], say, self._folder)
-        await run([*install, str(wheel), "-c", str(versions)], say, self._folder)
+        await self._run([*install, "--no-deps", *checks, "-r", str(locked)], say)
+        await self._run([*install, str(wheel), "-c", str(versions)], say)
+
+    async def _run(self, command: list[str], say: Say) -> None:
+        await run(command, say, self._folder, env=self._environment)
 
     def _wheel(self) -> Path:
         """The running gen-worker as a wheel, in a folder named after its content."""
@@ -144,20 +149,19 @@ async def run(
     say: Say,
     folder: Path,
     *,
+    env: Mapping[str, str],
     timeout_s: float = BUILD_TIMEOUT_S,
-    env: Mapping[str, str] | None = None,
     end_s: float = 0.0,
 ) -> None:
     """Run a command and report its lines as they come. `EnvironmentFailedError` when it fails or takes too long; then
     everything it has started is ended.
 
-    `env`: its environment variables, by default those of installers. `end_s`: how long it may clean up when it has to
-    end.
+    `env`: its environment variables. `end_s`: how long it may clean up when it has to end.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
-        env=build_environment(os.environ) if env is None else env,
+        env=env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

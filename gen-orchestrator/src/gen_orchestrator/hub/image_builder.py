@@ -8,11 +8,11 @@ context as tag: the same source is the same image, and so the same release. They
 """
 
 import asyncio
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.builders import BuildFailedError, Built, Order
 from gen_orchestrator.hub.environments import EnvironmentFailedError, Say, build_environment, run
 from gen_orchestrator.hub.folders import FolderError, digest_of, prune
@@ -42,8 +42,9 @@ def reference_problem(reference: str) -> str:
 class ContainerBuilder:
     """Uses docker, podman or buildah. `engine`: its command with options, empty for the first that works here."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, environment: ChildEnvironment) -> None:
         self._wanted = engine
+        self._environment = environment
         self._engine: Engine | None = None
 
     async def build(self, order: Order, say: Say) -> Built:
@@ -64,10 +65,10 @@ class ContainerBuilder:
         name = await asyncio.to_thread(_prepare, context, order.owner, say)
         if not await asyncio.to_thread(_is_here, engine, name):
             request = BuildRequest(
-                folder=context, dockerfile=context / "Dockerfile", name=name, layers=os.environ.get("BUILDAH_LAYERS", "true")
+                folder=context, dockerfile=context / "Dockerfile", name=name, layers=self._environment.get("BUILDAH_LAYERS", "true")
             )
             command = await asyncio.to_thread(engine.build_command, request)
-            await run(command, say, context, env=engine_environment(os.environ), end_s=END_S)
+            await run(command, say, context, env=engine_environment(self._environment), end_s=END_S)
         else:
             say("its image exists already")
         say("reading its functions from the image")
@@ -84,7 +85,7 @@ class ContainerBuilder:
         is_here = await asyncio.to_thread(_is_here, engine, name)
         if not (is_here and ("@sha256:" in name or name.startswith(f"{OURS}/"))):
             try:
-                await run(engine.pull_command(name), say, Path("/"), env=engine_environment(os.environ), end_s=END_S)
+                await run(engine.pull_command(name), say, Path("/"), env=engine_environment(self._environment), end_s=END_S)
             except EnvironmentFailedError:
                 if not is_here:
                     raise

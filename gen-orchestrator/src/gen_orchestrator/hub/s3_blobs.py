@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -62,7 +61,7 @@ class S3Blobs:
         self.name = name
 
     @classmethod
-    def from_env(cls, name: str, env: Mapping[str, str] = os.environ) -> S3Blobs:
+    def from_env(cls, name: str, env: Mapping[str, str]) -> S3Blobs:
         """For `s3://bucket/prefix`. An endpoint given with `http:` is used without TLS."""
         bucket, _, prefix = name.removeprefix("s3://").partition("/")
         # Named explicitly: otherwise the library would look in the machine's metadata.
