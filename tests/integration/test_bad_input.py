@@ -137,7 +137,7 @@ def test_a_body_that_trickles_is_answered_after_fifteen_seconds(runner: Runner) 
             except TimeoutError:
                 continue
     assert received.startswith(b"HTTP/1.1 408")
-    assert b"came too slowly" in received
+    assert b"arrived too slowly" in received
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,59 @@ def test_versions_heads_and_upgrades(runner: Runner, version: bytes) -> None:
     assert statuses(exchange(runner, upgrade)) == [200]
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://localhost/livez", b"localhost", 200),
+        (b"http://127.0.0.1:8081/livez?x", b"other.example", 200),  # what the target names counts, not the header
+        (b"http://[::1]:8081/livez", b"localhost", 200),
+        (b"http://other.example/livez", b"localhost", 421),
+        (b"http://localhost", b"localhost", 200),
+        (b"/livez", b"other.example", 421),
+    ],
+)
+def test_the_host_that_a_target_names(runner: Runner, target: bytes, host: bytes, status: int) -> None:
+    assert statuses(exchange(runner, b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % (target, host))) == [status]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\ne\r\n" + BODY + b"\r\n0\r\n\r\n", 501, "'gzip, chunked'"),
+        (b"GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n", 505, "HTTP/2.0"),
+        (b"GET /livez HTTP/0.9\r\nHost: localhost\r\n\r\n", 505, "HTTP/0.9"),
+    ],
+)
+def test_what_is_not_supported_is_not_taken_for_what_is(runner: Runner, request_: bytes, status: int, said: str) -> None:
+    received = exchange(runner, request_)
+    assert statuses(received) == [status]
+    assert said in json.loads(received.partition(b"\r\n\r\n")[2])["detail"]
+
+
+def after_half_close(runner: Runner, sent: bytes) -> bytes:
+    """What comes after a client has closed its own side, as `nc -N` does."""
+    received = b""
+    with connect(runner) as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while chunk := sock.recv(65536):
+                received += chunk
+    return received
+
+
+def test_a_client_that_has_said_all_is_answered(runner: Runner) -> None:
+    assert statuses(after_half_close(runner, WHOLE)) == [200]
+    assert statuses(after_half_close(runner, WHOLE * 3)) == [200] * 3
+    assert statuses(after_half_close(runner, WHOLE + HEAD)) == [200]  # the second one never comes
+    assert after_half_close(runner, HEAD + b"Content-Length: 14\r\n\r\n{") == b""
+    stream = b"POST /v1/run/words HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Length: 16\r\n\r\n"
+    assert after_half_close(runner, stream + b'{"prompt":"a b"}').count(b"event: output") == 2
+    nap = b'{"payload":{"seconds":600},"run_id":"left"}'
+    assert after_half_close(runner, HEAD.replace(b"echo", b"nap") + b"Content-Length: %d\r\n\r\n" % len(nap) + nap) == b""
+    runner.until(lambda: runner.http.get("/v1/runs/left").json()["status"] == "canceled")  # the client may have left for good
+
+
 def test_garbage_after_a_request_never_lands_in_the_middle_of_its_answer(runner: Runner) -> None:
     slow = b"POST /v1/run/nap HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15\r\n\r\n" + b'{"seconds":0.3}'
     received = exchange(runner, slow + b"\x00garbage\r\n\r\n")

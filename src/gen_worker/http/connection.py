@@ -18,7 +18,6 @@ import asyncio
 import time
 from collections import deque
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 import msgspec
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp
 
 from gen_worker.http.crowd import MIN_BODY_BYTES_S, STALLED_S, ConnectionLimits, Crowd
 from gen_worker.http.exchange import STATUS_LINES, Exchange, Upgraded
+from gen_worker.http.heads import RefusedError, check_coding, scope_of
 from gen_worker.http.problems import PROBLEM_JSON, problem
 
 BUFFERED_BYTES = 64 << 10
@@ -36,11 +36,9 @@ LINGER_S = 2.0
 # Many clients send the whole body before they read an answer. If the connection closed earlier, such a client would see
 # a reset instead of its 404.
 DROPPED_BYTES = 32 << 20
+INVALID = (400, "invalid_request", "this is not a valid HTTP/1.1 request")
+HALF_CLOSED_S = 0.5  # how long an answer may take that a client waits for who has closed its own side
 CHUNK_FRAME_BYTES = 16  # framing bytes allowed for each byte of a chunked body
-
-
-class _RefusedError(Exception):
-    """The head or body exceeds a limit. Raised through the parser."""
 
 
 class Connection(asyncio.Protocol):
@@ -57,7 +55,6 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None  # being answered
         self._waiting: deque[Exchange] = deque()
         self._reading: Exchange | None = None  # its body is being received
-        self._refusal: tuple[int, str, str] | None = None
         self._closing = False
         self.since_s = time.monotonic()
         self._head_bytes = 0
@@ -131,15 +128,13 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
             if self._reading is None:
                 if self._head_bytes > self._limits.head_bytes:
-                    self._refusal = (431, "head_too_large", f"the request's head has more than {self._limits.head_bytes} bytes")
-                    raise _RefusedError
+                    raise RefusedError(431, "head_too_large", f"the request's head has more than {self._limits.head_bytes} bytes")
                 return
             self._crowd.receiving(self)
             if ended == self._ended:  # otherwise the piece contains the end of one body and the beginning of another
                 self._framing_bytes += size_bytes - (self._body_bytes - body_bytes)
                 if self._framing_bytes > 2 * self._limits.head_bytes + CHUNK_FRAME_BYTES * self._body_bytes:
-                    self._refusal = (400, "invalid_request", "the body's chunks have more framing than content")
-                    raise _RefusedError
+                    raise RefusedError(400, "invalid_request", "the body's chunks have more framing than content")
         except httptools.HttpParserUpgrade as exc:
             # What follows is not HTTP: it belongs to the protocol that the request asks for. If no handler upgrades,
             # the request is answered as it is, and is the last one.
@@ -149,8 +144,24 @@ class Connection(asyncio.Protocol):
                 last.offer_upgrade()
             self._behind = bytearray()
             self._add_behind(data[exc.args[0] :])
-        except (httptools.HttpParserError, _RefusedError):
-            self._refuse(*(self._refusal or (400, "invalid_request", "this is not a valid HTTP/1.1 request")))
+        except (httptools.HttpParserError, RefusedError) as exc:
+            cause = exc if isinstance(exc, RefusedError) else exc.__context__  # the parser wraps what its callbacks raise
+            self._refuse(*(cause.refusal if isinstance(cause, RefusedError) else INVALID))
+
+    def eof_received(self) -> bool:
+        """The client sends no more. It may have left, which looks the same until something is written, or wait for its answers, as `nc -N`
+        does: answers that are whole soon are written, and the rest is cancelled. Whether the transport stays open.
+        """
+        if self._exchange is None or self._reading is not None or self._behind is not None:
+            return False
+        last = self._waiting[-1] if self._waiting else self._exchange
+        last.keep_alive = False
+        self.loop.call_later(HALF_CLOSED_S, self._end_half_closed)
+        return True
+
+    def _end_half_closed(self) -> None:
+        if self._exchange is not None:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         self.drained = asyncio.Event()
@@ -186,6 +197,8 @@ class Connection(asyncio.Protocol):
             self._refuse_head(f"more than {self._limits.headers} headers")
         if name == b"content-length" and value.isdigit() and len(value) < 20:
             self._declared_bytes = int(value)
+        elif name == b"transfer-encoding":
+            check_coding(value)
         elif name == b"expect" and value.lower() == b"100-continue":
             self._expects = True
 
@@ -196,27 +209,10 @@ class Connection(asyncio.Protocol):
             if head_bytes > self._limits.head_bytes:
                 self._refuse_head(f"more than {self._limits.head_bytes} bytes")
         parser = self._parser
-        url = httptools.parse_url(self._url)
-        path = url.path.decode("ascii")
         version = parser.get_http_version()
         exchange = Exchange(self, keep_alive=version == "1.1" and parser.should_keep_alive(), expects=self._expects)
-        exchange.scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": "http",
-            "root_path": "",
-            "method": parser.get_method().decode("ascii"),
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": url.path,
-            "query_string": url.query or b"",
-            "headers": self._headers,
-            "state": {},
-            "respond": exchange.respond,
-            "direct": exchange,
-        }
+        exchange.scope = scope_of(version, parser.get_method(), self._url, self._headers, self.server, self.client)
+        exchange.scope |= {"respond": exchange.respond, "direct": exchange}
         self._reading = exchange
         self._crowd.busy(self)
         if self._exchange is None and self.drained is None:
@@ -358,8 +354,7 @@ class Connection(asyncio.Protocol):
         task.add_done_callback(self._state.tasks.discard)
 
     def _refuse_head(self, why: str) -> None:
-        self._refusal = (431, "head_too_large", f"the request has {why}")
-        raise _RefusedError
+        raise RefusedError(431, "head_too_large", f"the request has {why}")
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         if self._closing:
