@@ -46,8 +46,10 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 @contextlib.contextmanager
 def interrupted_once() -> Iterator[None]:
-    """While open, a first Ctrl-C is a `KeyboardInterrupt`, and a second one ends the process at once: it does not wait for what the first
-    one has to end, and no traceback shows where that was. For the main thread of a command; a handler that is there already stays."""
+    """While open, the first Ctrl-C raises `KeyboardInterrupt`. A second one ends the process at once, without waiting
+    for the work that the first one has to finish, and without a traceback. For the main thread of a command; an
+    existing handler of the caller's stays.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -63,12 +65,12 @@ def interrupted_once() -> Iterator[None]:
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) in (first, second):  # not what `leave` has put there
+        if signal.getsignal(signal.SIGINT) in (first, second):  # unless `leave` has installed its own
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_at_once() -> NoReturn:
-    """End a command that was interrupted twice. A progress bar may have hidden the terminal's cursor: it is shown again."""
+    """End a command that was interrupted twice. Shows the terminal's cursor again, which a progress bar may have hidden."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}ended at once\n")
         sys.stderr.flush()
@@ -115,9 +117,9 @@ def leave(status: int, log: Log, grace_s: float = GRACE_S) -> int:
 
 
 def finish(status: int, log: Log) -> int:
-    """A command's work is over. Returns the status, for `sys.exit`, which then ends the process as usual, but for two things: a signal that
-    comes now ends it at once, with the same status and without a traceback; and Python's own teardown is left out while threads still
-    run. For the main thread.
+    """A command's work is over. Returns the status, for `sys.exit`, which then ends the process as usual, with two
+    exceptions: a signal that arrives now ends it at once, with the same status and without a traceback; and Python's
+    own teardown is skipped while threads still run. For the main thread.
     """
     if threading.current_thread() is threading.main_thread():
         for number in stop_signals():
@@ -128,9 +130,9 @@ def finish(status: int, log: Log) -> int:
 
 
 def _end_before_teardown(status: int, log: Log) -> None:
-    """Python's teardown ends each daemon thread where it next asks for Python's lock, by unwinding its stack. With a frame of C++ on the
-    stack that is no exception that C++ knows: it calls `std::terminate`, and the process aborts (torch does, in the midst of a run). So
-    what is registered to be called at exit is called, and the process ends without the teardown.
+    """Call the functions registered with `atexit`, and end the process without Python's teardown. The teardown would
+    end each daemon thread where it next needs the GIL, by unwinding its stack. C++ frames on the stack do not know that
+    exception: they call `std::terminate`, and the process aborts (torch does so in the middle of a run).
     """
     atexit.unregister(_end_before_teardown)
     atexit._run_exitfuncs()
@@ -149,7 +151,7 @@ def _end(status: int, log: Log) -> None:
     for child in _children():
         with contextlib.suppress(OSError, ValueError):
             child.terminate()
-    flushing = threading.Thread(target=_flush, args=(log,), daemon=True)  # a pipe that nobody reads must not keep us
+    flushing = threading.Thread(target=_flush, args=(log,), daemon=True)  # a pipe that nobody reads must not keep the process alive
     try:
         flushing.start()
         flushing.join(FLUSH_S)

@@ -27,7 +27,7 @@ class Log:
 
     @property
     def stream(self) -> TextIO:
-        """Where it writes to."""
+        """The stream that it writes to."""
         return self._stream or sys.stderr
 
     def bind(self, **facts: Any) -> "Log":
@@ -51,7 +51,7 @@ class Log:
             self._print(text)
 
     def lost_line(self, lines: int) -> str:
-        """The line that stands where so many lines are missing (`log_pipe`)."""
+        """The line that takes the place of this many lost lines (`log_pipe`)."""
         return self._line("warning", "log.lines_lost", {"lines": lines})
 
     def _write(self, level: str, name: str, facts: dict[str, Any]) -> None:

@@ -1,13 +1,14 @@
-r"""Stdout and stderr of a program whose reader may stop to read: what is written for logs never waits for it.
+r"""Stdout and stderr of a program whose reader may stop reading: log output never waits for it.
 
-    any thread --write--> the pipe or terminal, as far as that takes it at once
-                    \---> what waits, at most `MAX_WAITING_BYTES` --a thread, as the reader reads on--> the pipe
+    any thread --write--> the pipe or terminal, as much as it accepts at once
+                    \---> lines that wait, at most `MAX_WAITING_BYTES` --a thread, as fast as the reader reads--> the pipe
 
-A full pipe makes `write` wait for its reader: a supervisor that reads only stdout, `less`, Ctrl-S on a terminal. On the thread of an event
-loop that stops a whole server, on a function's thread its run. Here the lines that do not fit wait. Beyond the bound they are dropped and
-counted, and where they are missing a line says how many were lost.
+A full pipe makes `write` wait for its reader: a supervisor that reads only stdout, `less`, Ctrl-S on a terminal. On the
+thread of an event loop that stops a whole server; on a function's thread it stops the run. Here the lines that do not
+fit wait in memory. Beyond the bound they are dropped and counted, and a line in their place says how many were lost.
 
-Laws. What was written stays in order. A line that has begun is written to its end. Results are not for this: see `project/stdout`.
+Laws. What was written stays in order. A line that has begun is written to its end. Results are not for this: see
+`project/stdout`.
 """
 
 import atexit
@@ -27,15 +28,15 @@ from typing import Any, TextIO, TypeVar
 
 MAX_WAITING_BYTES = 1 << 20
 THREAD = "log"
-END_S = 1.0  # what a program that ends gives its reader to take the rest
+END_S = 1.0  # how long an ending program waits for its reader to read the rest
 
 T = TypeVar("T", bound=TextIO | None)
-Send = Callable[[bytes], int]  # how many bytes it took; BlockingIOError for none
+Send = Callable[[bytes], int]  # returns how many bytes it took; BlockingIOError for none
 LostLine = Callable[[int], str]  # the line, without its end, that says how many lines were lost
 
 
 class LogPipe(RawIOBase):
-    """The file below a text stream. `number`: the descriptor that it writes to; it keeps one of its own."""
+    """The file below a text stream. `number`: the descriptor that it writes to; the pipe keeps a duplicate."""
 
     def __init__(self, number: int, lost_line: LostLine, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         self._number = number
@@ -50,8 +51,10 @@ class LogPipe(RawIOBase):
             os.register_at_fork(after_in_child=lambda: begin() if (begin := this()) is not None else None)
 
     def _begin(self) -> None:
-        """Also in a forked child: what waits is the parent's to write, and whoever held the lock is not here."""
-        self._changed = threading.Condition(threading.RLock())  # a signal's handler may write in the midst of a write
+        """Also called in a forked child: the waiting lines are the parent's to write, and the thread that held the lock
+        does not exist there.
+        """
+        self._changed = threading.Condition(threading.RLock())  # a signal handler may write in the middle of a write
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._lost = 0
@@ -80,7 +83,7 @@ class LogPipe(RawIOBase):
         return len(data)
 
     def drain(self, timeout_s: float | None) -> bool:
-        """Wait until all is written; False where that takes longer. None: as long as it takes."""
+        """Wait until everything is written; False if that takes longer than `timeout_s`. None: no limit."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting or self._thread is None, timeout_s)
             return not self._waiting
@@ -89,7 +92,7 @@ class LogPipe(RawIOBase):
         if not self.closed:
             super().close()
             with self._changed, contextlib.suppress(OSError):
-                if self._thread is None and self._own is not None:  # else the thread uses it
+                if self._thread is None and self._own is not None:  # otherwise the thread uses it
                     self._own.close()
 
     def _keep(self, data: bytes, *, begun: bool) -> None:
@@ -100,7 +103,7 @@ class LogPipe(RawIOBase):
         self._add(data)
         if self._thread is None:
             thread = threading.Thread(target=self._write_on, name=THREAD, daemon=True)
-            with contextlib.suppress(RuntimeError):  # none can be started now; the next write tries again
+            with contextlib.suppress(RuntimeError):  # no thread can be started now; the next write tries again
                 thread.start()
                 self._thread = thread
         self._changed.notify_all()
@@ -115,12 +118,12 @@ class LogPipe(RawIOBase):
         self._waiting_bytes += len(data)
 
     def _write_now(self, data: bytes, send: Send) -> bytes:
-        """What is left of it."""
+        """Write what is possible now; returns the rest."""
         try:
             return data[send(data) :]
         except BlockingIOError:
             return data
-        except OSError:  # its reader is gone, or the terminal
+        except OSError:  # its reader, or the terminal, is gone
             self._broken = True
             return b""
 
@@ -155,36 +158,39 @@ class LogText(TextIOWrapper):
         self._pipe = pipe
 
     def drain(self, timeout_s: float | None) -> bool:
-        """Wait until all is written; False where that takes longer."""
+        """Wait until everything is written; False if that takes longer."""
         self.flush()
         return self._pipe.drain(timeout_s)
 
     def close(self) -> None:
-        """Nothing: an author's code that closes its stdout does not close the log, which may share the pipe."""
+        """Does nothing: an author's code that closes its stdout must not close the log, which may share the pipe."""
         self.flush()
 
 
 def guard_standard_streams(lost_line: LostLine, *, end_s: float | None = END_S) -> None:
-    """From now on what is printed to `sys.stdout` and `sys.stderr` waits for no reader. At its end the program gives the reader `end_s` to
-    take the rest; None: as long as it takes. For programs whose stdout is no result, or is kept for it by `project/stdout`."""
+    """From now on, printing to `sys.stdout` and `sys.stderr` waits for no reader. When the program ends, it gives the
+    reader `end_s` to read the rest; None: as long as it takes. For programs whose stdout is no result, or whose result
+    is kept safe by `project/stdout`.
+    """
     before = sys.stderr
     if sys.stderr is sys.__stderr__:
         sys.stderr = guarded(sys.stderr, lost_line, end_s)
     if sys.stdout is sys.__stdout__:
-        # Of two pipes to one reader, neither could keep the order.
+        # Two pipes to one reader could not keep the order.
         shared = sys.stderr._pipe if isinstance(sys.stderr, LogText) and sys.stderr is not before and _are_one(1, 2) else None
         sys.stdout = guarded(sys.stdout, lost_line, end_s, shared)
 
 
 def guarded(stream: T, lost_line: LostLine, end_s: float | None = END_S, pipe: LogPipe | None = None) -> T | LogText:
-    """The stream, or one in its place that never waits, where its reader could make it wait: not for a file, or what a test has put
-    there."""
+    """The stream, or, if its reader could make it wait, a replacement that never waits. A file, or a stream that a test
+    has put there, is returned as it is.
+    """
     try:
         if stream is None or not can_wait(stream.fileno()):
             return stream
         stream.flush()
         found = LogText(pipe or LogPipe(stream.fileno(), lost_line), stream.encoding, stream.errors or "backslashreplace")
-    except (OSError, ValueError, AttributeError):  # there is none, it is closed, or no descriptor lies below it
+    except (OSError, ValueError, AttributeError):  # there is no stream, it is closed, or it has no descriptor
         return stream
     atexit.register(_end, found, end_s)
     return found
@@ -196,7 +202,7 @@ def _end(stream: LogText, end_s: float | None) -> None:
 
 
 def drain(stream: TextIO | None, timeout_s: float | None) -> None:
-    """Have what waits written, and wait for that; of other streams, flush what is buffered."""
+    """Write the waiting lines and wait for that; for other streams, flush the buffer."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if isinstance(stream, LogText):
             stream.drain(timeout_s)
@@ -218,14 +224,15 @@ def _are_one(one: int, other: int) -> bool:
 
 
 def _own_way(number: int) -> tuple[socket.socket | FileIO, Send | None]:
-    """The same pipe, terminal or socket by a descriptor of our own, and how to write to it without ever waiting; None where only a thread
-    can. To wait or not is a property of what was opened, which other programs share: so it is opened anew, as only Linux can do it.
+    """The same pipe, terminal or socket by a descriptor of our own, and how to write to it without ever waiting; None
+    if only a thread can. Whether writes wait is a property of the open file, which other programs share. So the file is
+    opened again, which only Linux can do.
     """
     if stat.S_ISSOCK(os.fstat(number).st_mode):
         sock = socket.socket(fileno=os.dup(number))
         return sock, lambda data: sock.send(data, socket.MSG_DONTWAIT)
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a terminal of another user's, as after `su`
+        with contextlib.suppress(OSError):  # another user's terminal, as after `su`
             anew = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             return FileIO(anew, "wb"), partial(os.write, anew)
     return FileIO(os.dup(number), "wb"), None

@@ -44,7 +44,7 @@ def command(folder: str, as_json: bool, require_uv_lock: bool) -> int:
 
 
 class Findings(msgspec.Struct):
-    """What is wrong with an endpoint folder, what may be, and the functions found in it."""
+    """Errors and warnings about an endpoint folder, and the functions found in it."""
 
     errors: list[str]
     warnings: list[str]
@@ -52,7 +52,7 @@ class Findings(msgspec.Struct):
 
 
 def examine(root: Path, *, require_uv_lock: bool = False) -> Findings:
-    """Look at everything that `cozyctl check` looks at."""
+    """Run all checks of `cozyctl check`."""
     result = check_build(root, require_uv_lock=require_uv_lock)
     errors, warnings, functions = list(result.errors), list(result.warnings), list[str]()
     try:

@@ -23,7 +23,9 @@ _DEBUGGERS = {"builtins.breakpoint", "pdb.Pdb"}
 
 
 def _move_logging(old: TextIO, new: TextIO) -> list["logging.StreamHandler[TextIO]"]:
-    """Have what libraries log come above the bar: their handlers took stderr when they were imported, and would write into its line."""
+    """Print what libraries log above the bar: their handlers stored stderr when they were imported, and would write
+    into the bar's line.
+    """
     loggers = [logging.getLogger(), *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
     handlers = {handler: None for logger in loggers for handler in logger.handlers if isinstance(handler, logging.StreamHandler)}
     found = [handler for handler in handlers if handler.stream is old]
@@ -44,7 +46,7 @@ class LiveRun:
         self._streaming = False
         self._in_line = False  # a line of the stream was begun and not ended
         self._bar: Any = None
-        self._moved: list[logging.StreamHandler[TextIO]] = []  # write to the bar's stream while it is shown
+        self._moved: list[logging.StreamHandler[TextIO]] = []  # handlers that write to the bar's stream while it is shown
         self._task: Any = None
         self._last = ""
         self._shown = ("", 0)  # phase and tenths of a model being fetched or loaded

@@ -66,7 +66,7 @@ def verbs() -> dict[str, str | EntryPoint]:
 
 
 def _verb_of(name: str) -> str:
-    """What a name stands for: gen-orchestrator's `doctor` does more than `check`."""
+    """The verb that a name stands for. `doctor` is an alias of `check`, unless gen-orchestrator is installed: its `doctor` does more."""
     return name if name in ALIASES and name in verbs() else ALIASES.get(name, name)
 
 

@@ -24,9 +24,9 @@ PIPE_WIDTH = 100_000  # of tables that are not shown on a terminal: one line for
 
 
 class Verb(click.Command):
-    """A command. From its start, stdout is for its result only; see `project/stdout.py`. When the reader of the result
-    has gone (`cozyctl runs list | head -1`), it ends silently. When nobody
-    reads stderr, it goes on all the same (`log_pipe`).
+    """A command. From its start, stdout is only for its result; see `project/stdout.py`. When the reader of the result
+    has gone (`cozyctl runs list | head -1`), the command ends silently. When nobody reads stderr, it continues
+    nevertheless (`log_pipe`).
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -37,7 +37,7 @@ class Verb(click.Command):
         except BrokenPipeError:
             silence()
             return EXIT_BROKEN_PIPE
-        except (click.Abort, KeyboardInterrupt):  # click.Abort: at a question
+        except (click.Abort, KeyboardInterrupt):  # click.Abort: at a prompt
             return interrupted("interrupted", as_json=ctx.params.get("as_json", False))
 
 
@@ -104,12 +104,12 @@ def print_line(text: str) -> None:
 
 
 def interrupted(text: str, *, as_json: bool, **facts: Any) -> int:
-    """Say in a line what Ctrl-C has left, in the form that was asked for; returns the exit status."""
+    """Print one line about what Ctrl-C interrupted, as text or JSON; returns the exit status."""
     if as_json:
         print_json({"ok": False, "code": "interrupted", "error": text, **facts})
     else:
         on_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-        say(f"\n{text}" if on_terminal else text)  # the terminal has shown ^C, on the line where the cursor was
+        say(f"\n{text}" if on_terminal else text)  # the terminal has printed ^C on the cursor's line
     return EXIT_INTERRUPTED
 
 

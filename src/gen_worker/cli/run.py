@@ -53,7 +53,7 @@ from gen_worker.project.stdout import silence
 from gen_worker.project.validation import VersionError
 from gen_worker.texts import counted
 
-LEFT_DEBUGGER = "bdb.BdbQuit"  # the last line of its traceback
+LEFT_DEBUGGER = "bdb.BdbQuit"  # the last line of the traceback
 
 
 class Seconds(click.FloatRange):
@@ -130,7 +130,7 @@ class _Ended(msgspec.Struct):
     deltas: list[Any]
     warnings: list[FieldError]
     unread: bool  # nobody reads our stdout any more
-    stopped_by: int | None  # the number of a signal
+    stopped_by: int | None  # the number of the signal
 
 
 async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended:
@@ -180,11 +180,12 @@ def _end_at_once(run_dir: Path) -> None:
 
 
 class _Records(logging.Handler):
-    """Records of `logging` as lines, like those of `ctx.log`."""
+    """Prints records of `logging` as lines, like those of `ctx.log`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(f"{record.levelname.lower()}: {self.format(record)}\n")  # of now: a bar puts a stream of its own there
+            # the present `sys.stderr`: a bar replaces it by a stream of its own
+            sys.stderr.write(f"{record.levelname.lower()}: {self.format(record)}\n")
         except Exception:  # noqa: BLE001 - arguments that do not fit their format are the author's; `logging` shows where they are
             self.handleError(record)
 

@@ -81,7 +81,7 @@ class FunctionEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebsocketEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A websocket handler, which has neither payload nor output. `description`: its docstring."""
+    """A websocket handler, which has no payload and no output. `description`: its docstring."""
 
     name: str
     python_name: str
@@ -118,7 +118,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def callables(self) -> tuple[FunctionEntry, ...]:
-        """Functions, then websocket handlers as functions without payload and output: for what is the same of both, such as tags."""
+        """Functions, and websocket handlers as functions without payload and output: for things that both have, such as tags."""
         sockets = [
             FunctionEntry(
                 name=each.name,

@@ -54,7 +54,9 @@ class RunReceipt(msgspec.Struct, frozen=True):
 
 
 class RunSession(msgspec.Struct, frozen=True):
-    """Of a realtime session: why it ended (empty while it is open), and the frames and bytes from the client (`in`) and to it (`out`)."""
+    """Facts about a realtime session: why it ended (empty while it is open), and the frames and bytes from the client
+    (`in`) and to it (`out`).
+    """
 
     reason: str = ""
     frames_in: int = 0
@@ -68,7 +70,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `routing` says why this worker was chosen and which others were considered. `files` are the files in the output,
     each with its URL. `warnings` are the parts of the payload that the function ignored. `stuck` says where a run hangs
-    that takes longer than expected. `session` says what went through a realtime session; other runs have none.
+    that takes longer than expected. `session` has the traffic of a realtime session; other runs have none.
     """
 
     id: str

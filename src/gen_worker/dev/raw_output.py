@@ -50,5 +50,5 @@ def copy_lines(source: BinaryIO, log: Log) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    guard_standard_streams(Log(as_json=True).lost_line)  # who writes to the pipe does not wait for who reads our stderr either
+    guard_standard_streams(Log(as_json=True).lost_line)  # programs that write to the pipe do not wait for the reader of our stderr either
     copy_lines(sys.stdin.buffer, Log(as_json=True))

@@ -29,7 +29,7 @@ _encode_json = msgspec.json.Encoder(order="sorted").encode
 
 
 class FrameSink(Protocol):
-    """Takes what a handler sends and reads, on the executor's loop."""
+    """Receives what a handler sends, and is told what it reads, on the executor's loop."""
 
     @property
     def largest_bytes(self) -> int:
@@ -41,7 +41,7 @@ class FrameSink(Protocol):
         ...
 
     def took(self, size_bytes: int) -> None:
-        """The handler has begun to work on the next frame that waited for it, of this size."""
+        """The handler has begun to work on the next waiting frame, which has this size."""
         ...
 
 
@@ -103,7 +103,7 @@ class HandlerSocket(RealtimeSocket):
         return lambda: self._working_since_s
 
     def frame_in(self, data: bytes, max_frames: int = INBOUND_FRAMES) -> bool:
-        """A frame for the handler; False, and it is not taken, when too many wait already."""
+        """A frame for the handler; returns False and does not accept it when too many wait already."""
         if self.waiting >= max_frames or (self.waiting and self.waiting_bytes + len(data) > WINDOW_BYTES):
             return False
         self.waiting += 1

@@ -107,10 +107,10 @@ class Session:
             self._token.cancel(CanceledError(reason))
 
     def cancel(self) -> None:
-        """Cancel the handler as a run is cancelled: its session ends with `error:CanceledError`."""
+        """Cancel the handler like a run: its session ends with `error:CanceledError`."""
         self._token.cancel()
 
-    # What the executor tells.
+    # Calls from the executor.
 
     @property
     def ready(self) -> bool:

@@ -34,7 +34,7 @@ class DisconnectedError(Exception):
 
 
 class RequestError(WorkerError):
-    """A request that never became a run. `error`, `hint` and `cli_hint` are those of `Problem`."""
+    """A request that never became a run. `error`, `hint` and `cli_hint` are the fields of `Problem`."""
 
     error_type = "validation"
 

@@ -1,4 +1,4 @@
-"""What websockets of realtime sessions have in common, in the dev runner and on the platform: reasons, their close codes, refusals."""
+"""What the websockets of realtime sessions share in the dev runner and on the platform: reasons, close codes, refusals."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from gen_worker.http.asgi import Request
 from gen_worker.http.websocket import WebSocket, accept_fields
 from gen_worker.wire.realtime import MAX_FRAME_BYTES
 
-FAILED = 1011  # the handler has: `error:ValueError`
-# RFC 6455, 7.4.1, and of its registry 1012 "service restart" and 1013 "try again later".
+FAILED = 1011  # the handler failed: `error:ValueError`
+# RFC 6455, 7.4.1; 1012 "service restart" and 1013 "try again later" are from its registry.
 CLOSE_CODES: Mapping[str, int] = {
     "completed": 1000,
     "closed": 1000,
@@ -31,7 +31,7 @@ def close_code(reason: str) -> int:
 
 
 def refuse(request: Request, reason: str) -> None:
-    """Open the websocket and close it at once: a page can read a close code, and not the status of a handshake."""
+    """Open the websocket and close it at once: a page can read a close code, but not the status of a handshake."""
     fields = accept_fields(request)
     socket = WebSocket(_Nobody(), max_message_bytes=MAX_FRAME_BYTES)
     request.scope["upgrade"](fields, socket)
@@ -45,13 +45,13 @@ class _Nobody:
         return True
 
     def too_large(self) -> None:
-        """It is closed already."""
+        """Does nothing: the websocket is closed already."""
 
     def left(self) -> None:
-        """It was expected to."""
+        """Does nothing: the client was expected to leave."""
 
     def idle(self) -> None:
-        """It is closed already."""
+        """Does nothing: the websocket is closed already."""
 
     def stopping(self) -> None:
-        """It is closed already."""
+        """Does nothing: the websocket is closed already."""

@@ -27,7 +27,8 @@ from gen_worker.http.crowd import ConnectionLimits, Crowd
 from gen_worker.http.exchange import Upgraded
 
 CLOSE_S = 5.0  # time for the client's Close frame after ours, while it reads
-# The one subprotocol that is accepted. It adds nothing: a page offers it beside `cozy.key.KEY`, as it can send no header with a websocket.
+# The one subprotocol that is accepted. It changes nothing: a page offers it together with `cozy.key.KEY`, because it
+# cannot send a header with a websocket.
 PROTOCOL = "cozy.realtime"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
@@ -48,7 +49,7 @@ class Listener(Protocol):
         ...
 
     def idle(self) -> None:
-        """No message has gone either way for as long as the websocket was given."""
+        """No message has gone either way for `idle_s`."""
         ...
 
     def stopping(self) -> None:
@@ -83,7 +84,7 @@ def offered_protocols(request: Request) -> list[str]:
 
 
 class WebSocket(Upgraded):
-    """Lives on the loop. `idle_s`: how long it may be without a message either way, 0: for ever."""
+    """Lives on the loop. `idle_s`: how long it may be without a message either way; 0: forever."""
 
     def __init__(self, listener: Listener, *, max_message_bytes: int, idle_s: float = 0.0) -> None:
         self._idle_s = idle_s
@@ -131,7 +132,7 @@ class WebSocket(Upgraded):
         # soon, because we may be in the middle of reading; the client's Close may have arrived already
         asyncio.get_running_loop().call_soon(self.go_on)
 
-    # Called by the connection that it was.
+    # Called by the connection that this websocket was before.
 
     def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
         self._transport, self._crowd, self._connections, self.address = transport, crowd, connections, address
@@ -189,7 +190,7 @@ class WebSocket(Upgraded):
         self._listener.stopping()
 
     def close_idle(self) -> None:
-        """It is never idle."""
+        """Does nothing: a websocket is never idle in this sense."""
 
     def close_stalled(self, began_s: float, now_s: float) -> bool:
         return False

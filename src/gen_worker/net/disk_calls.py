@@ -8,7 +8,7 @@ from typing import Any
 
 _WAIT_BEFORE, _WRITE = 1, 2
 _KEEP_SIZE = 1
-_COPIED_BYTES = 64 << 20  # between two looks at signals
+_COPIED_BYTES = 64 << 20  # between two checks for signals
 _FICLONE = 0x40049409  # linux/fs.h
 
 
@@ -26,8 +26,9 @@ def reserve(fd: int, size_bytes: int) -> None:
 
 
 def set_aside(fd: int, size_bytes: int) -> None:
-    """Have the disk keep so many bytes behind the end of a file for it, whose size stays. `OSError`: ENOSPC where there is no room,
-    EOPNOTSUPP where the file system or the system cannot."""
+    """Reserve this many bytes behind the end of a file, without changing its size. `OSError`: ENOSPC if there is no
+    room, EOPNOTSUPP if the file system or the system cannot do it.
+    """
     call = _call("fallocate")
     end = os.fstat(fd).st_size
     if call is None or call(fd, _KEEP_SIZE, ctypes.c_int64(end), ctypes.c_int64(size_bytes)):
@@ -55,9 +56,11 @@ def share_bytes(source: int, target: int) -> bool:
 
 
 def copy_bytes(source: int, target: int) -> bool:
-    """Copy a file from its position into another, without bringing the bytes into this process; returns whether both share them now.
+    """Copy a file from its position into another, without reading the bytes into this process; returns whether the
+    files now share their bytes.
 
-    The disk is kept busy meanwhile: gigabytes left for one sync at the end would hold up everybody else who syncs.
+    The disk starts writing meanwhile: gigabytes left for one sync at the end would delay every other program that
+    syncs.
     """
     if share_bytes(source, target):
         return True
@@ -67,7 +70,7 @@ def copy_bytes(source: int, target: int) -> bool:
     except OSError as exc:
         if exc.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while os.sendfile(target, source, None, _COPIED_BYTES):  # between file systems that cannot
+        while os.sendfile(target, source, None, _COPIED_BYTES):  # for file systems that cannot share bytes
             start_writing(target)
     return False
 

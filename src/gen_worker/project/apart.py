@@ -66,7 +66,7 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
     with tempfile.TemporaryFile() as answer:
         child = os.fork()
         if child == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # what Ctrl-C is answered with is the parent's affair
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent handles Ctrl-C
             status = 70
             try:
                 os.dup2(2, 1)
@@ -81,7 +81,7 @@ def in_child(work: Callable[[], bytes]) -> tuple[bytes | None, int]:
         try:
             _, waited = os.waitpid(child, 0)
         except KeyboardInterrupt:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # Ctrl-C ended it, too
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # Ctrl-C ended it as well
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             raise

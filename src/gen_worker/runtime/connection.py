@@ -94,7 +94,7 @@ class Connection:
         self.say_events((event,))
 
     def say_events(self, events: Iterable[Event]) -> None:
-        """The same for several, in order. Parts of a run's output must arrive, and go now."""
+        """Like `say_event` for several events, in order. Output of a run must arrive, and is sent now."""
         outbox, goes_now = self.outbox, False
         for event in events:
             if event.event_type in OUTPUT_EVENTS:
@@ -184,12 +184,12 @@ class Connection:
 
     @property
     def has_window(self) -> bool:
-        """Whether frames of realtime sessions are counted both ways."""
+        """Whether frames of realtime sessions need credits in both directions."""
         return self.session is not None and self.session.has_window
 
     @property
     def wants_few_events(self) -> bool:
-        """Whether the scheduler does not need the steps that every run takes."""
+        """Whether the scheduler does not need the events that every run has."""
         return self.session is not None and self.session.wants_few_events
 
     async def _pause(self, delay_s: float) -> None:

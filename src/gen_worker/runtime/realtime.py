@@ -27,8 +27,10 @@ FRAME_OVERHEAD_BYTES = 512  # of a message around its frame, with a session id o
 
 
 class _WireClient:
-    """What a session says, told to the scheduler. Credit is for frames that the handler has begun with. With `has_window` the scheduler
-    says the same of frames that are on their way to a client that reads; without it, a frame counts as taken once the outbox has room."""
+    """Reports a session to the scheduler. It grants credit for frames that the handler has begun to work on. With
+    `has_window`, the scheduler grants credit for frames on their way to a client that reads; without it, a frame counts
+    as taken once the outbox has room.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class _WireClient:
         self._has_window = has_window
         self._ended = ended
         self._begun_frames = self._begun_bytes = 0
-        self._untaken: deque[Callable[[], None]] = deque()  # of the frames that the scheduler has not credited, in order
+        self._untaken: deque[Callable[[], None]] = deque()  # for the frames that the scheduler has not credited, in order
 
     @property
     def largest_bytes(self) -> int:
@@ -67,7 +69,7 @@ class _WireClient:
             self._voice.outbox.on_room(taken)
 
     def credit(self, frames: int) -> None:
-        """The scheduler has passed so many frames on. What it says beyond what was sent counts for nothing."""
+        """The scheduler has passed on this many more frames. Credit beyond the frames sent is ignored."""
         for _ in range(min(frames, len(self._untaken))):
             self._voice.outbox.on_room(self._untaken.popleft())
 
@@ -108,7 +110,7 @@ class RealtimeSessions:
         self._log = log
         self._max_frame_bytes = max_frame_bytes
         self._listings = listings
-        self._sessions: dict[str, tuple[Session, _WireClient, int]] = {}  # with the frames that may wait for its handler
+        self._sessions: dict[str, tuple[Session, _WireClient, int]] = {}  # each with the number of frames that may wait for its handler
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -149,13 +151,13 @@ class RealtimeSessions:
             session.frame(frame.data, max_frames)
 
     def credit(self, session_id: str, frames: int) -> None:
-        """The scheduler has passed on frames of this session."""
+        """The scheduler has passed on this many frames of this session."""
         found = self._sessions.get(session_id)
         if found is not None:
             found[1].credit(frames)
 
     def interrupt(self, session_id: str) -> None:
-        """Cancel the handler now, as a run is cancelled; nothing where there is no such session."""
+        """Cancel the handler now, as a run is cancelled; does nothing if there is no such session."""
         found = self._sessions.get(session_id)
         if found is not None:
             found[0].cancel()

@@ -55,14 +55,14 @@ class WireSink:
         self.emit(*batch)
 
     def emit(self, *batch: RunEvent) -> None:
-        """The same, also where the scheduler asks for few events."""
+        """Like `emit_all`, but also sends the events that the scheduler has asked to leave out."""
         run_id, attempt, said = self._run_id, self._attempt, []
         try:
             for event in batch:
                 payload: Any = event.payload
                 data = bytes(payload) if type(payload) is msgspec.Raw else _encode(payload)
                 said.append(Event(run_id, event.event_type, data, attempt))
-        finally:  # one that cannot be encoded costs none of those before it
+        finally:  # a message that cannot be encoded loses none of those before it
             if said:
                 self._voice.say_events(said)
 

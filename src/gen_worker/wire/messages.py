@@ -224,7 +224,9 @@ class RealtimeFrame(msgspec.Struct, frozen=True):
 
 
 class CloseRealtime(msgspec.Struct, frozen=True):
-    """A session ends. The worker's names why its handler failed, with the words of a `RunResult`; empty where it did not."""
+    """A session ends. The worker's message says why the handler failed, in the same fields as a `RunResult`; they are
+    empty if it did not fail.
+    """
 
     session_id: str = ""
     reason: str = ""
@@ -297,7 +299,7 @@ REALTIME_CREDIT: Extension = "realtime_credit"
 REALTIME_WINDOW: Extension = "realtime_window"  # frames need credits in both directions, also by bytes; InterruptRun cancels a session
 ATTEMPT: Extension = "attempt"  # results and events carry their attempt number
 EXTENSIONS: tuple[Extension, ...] = (BATCH, REALTIME_CREDIT, REALTIME_WINDOW, ATTEMPT)  # every scheduler of ours has these
-FEW_EVENTS: Extension = "few_events"  # for a scheduler that does not need the steps that every run takes
+FEW_EVENTS: Extension = "few_events"  # for a scheduler that does not need the events that every run has
 WORKER_EXTENSIONS: tuple[Extension, ...] = (*EXTENSIONS, FEW_EVENTS)
 
 

@@ -24,7 +24,7 @@ OVERHEAD_BYTES = 16 << 10  # allowance for what surrounds an output: ids, batch,
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A message with its number. `is_event`: it counts among those that may be shed."""
+    """A message with its number. `is_event`: it counts among the messages that may be shed."""
 
     seq: int
     message: Single

@@ -109,7 +109,7 @@ class WorkerSession:
     def __init__(self, outbox: Outbox, *, lost_by_peer: bool = False) -> None:
         self.peer = Peer.UNKNOWN
         self.extensions: frozenset[str] = frozenset()
-        self.wants_few_events = False  # the scheduler does not need the steps that every run takes
+        self.wants_few_events = False  # the scheduler does not need the events that every run has
         self._outbox = outbox
         self._lost_by_peer = lost_by_peer
         self._on_its_way: Taken | None = None  # being written to a plain peer
@@ -121,7 +121,7 @@ class WorkerSession:
 
     @property
     def has_window(self) -> bool:
-        """Whether frames are counted both ways, also by their bytes."""
+        """Whether frames need credits in both directions, also by bytes."""
         return REALTIME_WINDOW in self.extensions
 
     def assume_plain(self, now_s: float) -> None:
@@ -132,7 +132,7 @@ class WorkerSession:
         """Handle one message and return what it asks for."""
         if isinstance(message, Hello):
             return self._greet(message, now_s)
-        if self.peer is not Peer.EXTENDED:  # which it stays; asking the table would take as long as the rest of this
+        if self.peer is not Peer.EXTENDED:  # it stays EXTENDED; asking the table would take as long as the rest of this method
             self._move(Said.OTHER, now_s)
         if isinstance(message, Batch):
             if message.ack_seq:

@@ -1,7 +1,8 @@
-"""What a gguf file says of itself, read before its weights are: those are converted tensor by tensor, which takes minutes.
+"""Reads the header of a gguf file before its weights: these are converted tensor by tensor, which takes minutes.
 
-The format is https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: a magic number, the version, two counts, then pairs of a key and a
-value, with all numbers little-endian. Version 1 had narrower counts; nobody writes it any more.
+The format is described in https://github.com/ggml-org/ggml/blob/master/docs/gguf.md: a magic number, the version, two
+counts, then pairs of a key and a value, with all numbers little-endian. Version 1 had narrower counts; nobody writes it
+any more.
 """
 
 import struct
@@ -14,14 +15,16 @@ MAGIC, OLDEST = b"GGUF", 2
 ARCHITECTURE = "general.architecture"
 MOST_PAIRS, LONGEST_TEXT, LONGEST_LIST = 100_000, 1 << 20, 1 << 24
 _TEXT, _LIST = 8, 9
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value of each other type
-# llama.cpp has one architecture for models that transformers keeps apart.
+# bytes of a value of each type that is neither text nor an array
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# Models that llama.cpp treats as one architecture, and transformers as several.
 _SHARED = {"llama": {"llama", "mistral", "mixtral"}, "t5": {"t5", "mt5", "umt5"}, "t5encoder": {"t5", "mt5", "umt5"}}
 
 
 def check_architecture(path: Path, kind: Any) -> None:
-    """`FatalError` when a gguf file holds another architecture than a class of transformers is for. What is not known for sure passes: the
-    library says what it does not like."""
+    """Raise `FatalError` when a gguf file holds another architecture than this class of transformers is for. Unclear
+    cases pass: the library reports what it does not support.
+    """
     architecture = architecture_of(path)
     wanted = str(getattr(getattr(kind, "config_class", None), "model_type", ""))
     if not architecture or not wanted or _may_be(architecture, wanted):
@@ -36,7 +39,7 @@ def check_architecture(path: Path, kind: Any) -> None:
 
 
 def architecture_of(path: Path) -> str:
-    """The architecture that a gguf file names, such as `llama`; empty where it names none. `FatalError` for what is no gguf file."""
+    """The architecture that a gguf file names, such as `llama`; empty if it names none. `FatalError` if it is not a gguf file."""
     with path.open("rb") as file:
         start = file.read(4)
         if start != MAGIC:
@@ -49,7 +52,7 @@ def architecture_of(path: Path) -> str:
                     return _text(file)
                 _skip(file, value_type)
         except (struct.error, ValueError):
-            return ""  # cut off, or of a version to come
+            return ""  # the file is cut off, or of a later version
     return ""
 
 
@@ -84,5 +87,5 @@ def _may_be(architecture: str, model_type: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A name without what the two projects write differently: `qwen2moe` and `qwen2_moe`."""
+    """A name without the characters that the two projects write differently: `qwen2moe` and `qwen2_moe`."""
     return name.replace("_", "").replace("-", "").lower()
