@@ -1,13 +1,14 @@
-"""The environment variables that child processes are given parts of: workers, builds, discovery, container engines.
+"""The environment variables from which child processes get a selection: workers, builds, discovery, container engines.
 
-A root reads them once. What starts a child chooses those that the child needs; nothing below a root reads the process's own.
+A root reads them once. The code that starts a child chooses those that the child needs; no code below a root reads the
+environment of the process itself.
 """
 
 from collections.abc import Iterator, Mapping
 
 
 class ChildEnvironment(Mapping[str, str]):
-    """Variables by name. Their values may be secret, so it does not show them."""
+    """Variables by name. Their values may be secret, so its repr does not show them."""
 
     __slots__ = ("_variables",)
 

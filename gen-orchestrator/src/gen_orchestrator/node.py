@@ -1,9 +1,10 @@
-"""One orchestrator node: its two ports are open for as long as it lives, and in turn it stands by and leads.
+"""One orchestrator node. Its two ports stay open for its whole life, while it alternates between standing by and
+leading.
 
     stand by --lease won--> Term begins --(on_lead)--> routes open --lease lost--> routes shut, Term ends --> stand by
 
-A node that stands by names the leader to workers and forwards requests to it. A leader that is deposed drops what it knew, ends its
-streams, and stands by again: nothing has to be restarted.
+A node that stands by redirects workers to the leader and forwards requests to it. A deposed leader drops its state,
+ends its streams, and stands by again: nothing has to be restarted.
 """
 
 import asyncio
@@ -144,7 +145,7 @@ class Node:
         is_first = True
         while True:
             here = (settings.node_id, self.worker_address, settings.http_url)
-            is_patient = not (is_first and settings.owns_workers)  # at the start of a node of its own somebody reads why
+            is_patient = not (is_first and settings.owns_workers)  # when a single node starts, a person reads the error
             leader = await leadership.campaign(self._store, *here, epochs, self._see, self._log, is_patient=is_patient)
             standing.begin(leader)
             try:

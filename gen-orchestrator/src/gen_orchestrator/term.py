@@ -301,7 +301,7 @@ class Term:
 
     @property
     def trouble(self) -> str:
-        """Why the store takes nothing at present; empty where it does."""
+        """Why the store accepts nothing at present; empty if it does."""
         return self._not_renewed or self._writer.trouble
 
     def hub_token(self, owner: str) -> str:

@@ -1,4 +1,4 @@
-"""What the platform takes on its disk, over HTTP."""
+"""The platform's disk use, over HTTP."""
 
 import asyncio
 import time
@@ -12,11 +12,13 @@ from gen_orchestrator.hub.disk_report import DiskReport
 from gen_orchestrator.hub.release_disk import DiskUse
 from gen_worker.http.asgi import Request, RequestError
 
-GOOD_S = 300.0  # for which a look is good enough for `/metrics`
+GOOD_S = 300.0  # a report of this age is recent enough for `/metrics`
 
 
 class DiskRoutes:
-    """Handler of `GET /v1/disk`, and what other pages say of the disk. `look` blocks; `use`: what an owner's releases take."""
+    """Handler of `GET /v1/disk`, and the disk figures for other pages. `look` reads the folder, and blocks; `use` gives
+    the bytes of an owner's releases.
+    """
 
     def __init__(self, look: Callable[[], DiskReport], use: Callable[[str], Awaitable[DiskUse]]) -> None:
         self._look = look
@@ -25,7 +27,7 @@ class DiskRoutes:
         self._found: tuple[float, DiskReport] | None = None
 
     async def get(self, request: Request) -> None:
-        """`GET /v1/disk`: by kind, and what gives how much back. For operators."""
+        """`GET /v1/disk`: bytes by kind, and which command frees how much. For operators."""
         if caller_of(request).owner != ALL_OWNERS:
             raise RequestError(403, "forbidden", "the disk belongs to all owners together: show an operator's key (operator.key)")
         try:
@@ -35,13 +37,13 @@ class DiskRoutes:
         await request.answer(200, msgspec.json.encode(found))
 
     def known(self) -> DiskReport | None:
-        """As it was found last; where that is long ago, somebody looks again."""
+        """The last report. If it is too old, a new one is started in the background."""
         if self._found is None or time.monotonic() - self._found[0] > GOOD_S:
             self._begin()
         return self._found[1] if self._found is not None else None
 
     async def stop(self) -> None:
-        """End with the leadership."""
+        """Stop at the end of the leadership."""
         if self._looking is not None:
             await asyncio.gather(self._looking, return_exceptions=True)
 

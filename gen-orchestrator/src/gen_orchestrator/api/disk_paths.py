@@ -1,4 +1,4 @@
-"""What the platform says of its disk, for the OpenAPI document."""
+"""The routes about the platform's disk, for the OpenAPI document."""
 
 from gen_orchestrator.api.operations import NUMBER, TEXT, object_of, operation, statuses
 from gen_orchestrator.hub.disk_report import KINDS
@@ -17,6 +17,6 @@ _REPORT = object_of(
 
 
 def disk_paths() -> dict[str, Schema]:
-    """Paths about the disk."""
+    """The paths of these routes."""
     answers = {"200": json_response("By kind, and which command gives how much back", _REPORT), **statuses("503")}
     return {"/v1/disk": {"get": operation("get_disk", "What the data folder takes", answers)}}

@@ -150,7 +150,7 @@ class Front:
         body: dict[str, object] = {"ok": True, "role": "leader"}
         if self._app is None and leader is not None:
             body = {"ok": True, "role": "standby", "leader": leader.node_id}
-        elif trouble := self._trouble():  # what runs goes on, and whoever reads is answered
+        elif trouble := self._trouble():  # active runs continue, and reads are answered
             body["store"] = trouble
         await request.answer(200, msgspec.json.encode(body))
 

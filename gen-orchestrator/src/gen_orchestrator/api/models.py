@@ -95,8 +95,8 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode({"freed_bytes": freed}))
 
     async def put_blob(self, request: Request) -> None:
-        """`PUT /v1/blobs/{digest}[?inbox=NAME&linked=true]`: a blob of a push in progress, or the name of a file in the
-        inbox, which may be a hard link. 204 once it is stored.
+        """`PUT /v1/blobs/{digest}[?inbox=NAME&linked=true]`: receives a blob of a push in progress, or the name of a
+        file in the inbox, which may be a hard link. 204 once it is stored.
         """
         digest = request.parts["digest"]
         if name := request.query().get("inbox", ""):
@@ -255,7 +255,7 @@ def _another(digest: str) -> RequestError:
 
 
 def _is_near(request: Request) -> bool:
-    """Whether the caller may be on this machine. One who is not finds no nonce."""
+    """Whether the caller may be on this machine. The offer does not help a caller elsewhere, who cannot read the nonce."""
     client = request.scope.get("client")
     return client is not None and client[0] in LOOPBACK
 

@@ -253,7 +253,7 @@ class _Near(Upgraded):
         self.close()
 
     def close_idle(self) -> None:
-        """It is never idle."""
+        """Does nothing: a tunnel is never idle."""
 
     def close_stalled(self, began_s: float, now_s: float) -> bool:
         return False

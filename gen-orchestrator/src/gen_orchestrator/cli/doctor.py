@@ -1,4 +1,4 @@
-"""`cozyctl doctor`: what is wrong with the project in this folder, and what the platform takes on its disk."""
+"""`cozyctl doctor`: problems of the project in this folder, and the platform's disk use."""
 
 import os
 from pathlib import Path
@@ -24,8 +24,9 @@ from gen_worker.project.cozy_toml import find_cozy_toml
 @url_option
 @json_option
 def command(folder: str, data: Path | None, url: str, as_json: bool) -> int:
-    """Check the project in this folder (as `cozyctl check`), and show the platform's disk use. Exit status 1 when something is wrong, or
-    the disk is nearly full."""
+    """Check the project in this folder (as `cozyctl check`), and show the platform's disk use. Exit status 1 when
+    something is wrong, or the disk is nearly full.
+    """
     root = Path(folder)
     if data is not None and not data.is_dir():
         raise click.UsageError(f"--data {data}: expected a folder")
@@ -50,7 +51,7 @@ def command(folder: str, data: Path | None, url: str, as_json: bool) -> int:
 
 
 def _report(url: str, data: Path | None) -> DiskReport | None:
-    """The platform's own, which knows its releases; where none answers, what lies in the data folder."""
+    """The platform's own report, which knows its releases; if no platform answers, a report made from the data folder."""
     if data is None:
         try:
             return msgspec.convert(_asked(url), DiskReport)

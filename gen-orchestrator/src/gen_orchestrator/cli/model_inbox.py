@@ -1,4 +1,4 @@
-"""Hands files over to a platform on this machine without sending their bytes: laid in its inbox, as reflinks, links or copies."""
+"""Hands files to a platform on this machine without sending their bytes: puts them into its inbox, as reflinks, links or copies."""
 
 import os
 import secrets
@@ -14,9 +14,10 @@ MAX_NONCE_BYTES = 200
 
 
 def inbox_of(offer: Any) -> Path | None:
-    """The inbox that a platform offers; None where it is on another machine, or of another user.
+    """The inbox that a platform offers; None if the platform is on another machine, or belongs to another user.
 
-    A server cannot make it up: the folder has to be ours alone, and to hold what the server said.
+    A server cannot fake an inbox: the folder must belong to us alone, and its nonce must have the value that the server
+    sent.
     """
     try:
         folder, nonce = Path(offer["folder"]), str(offer["nonce"])
@@ -33,15 +34,16 @@ def inbox_of(offer: Any) -> Path | None:
 
 
 class Laid(msgspec.Struct, frozen=True):
-    """A file in the inbox. `linked`: it is the author's own, by another name."""
+    """A file in the inbox. `linked`: it is a hard link to the author's own file."""
 
     name: str
     linked: bool = False
 
 
 def lay(source: Path, inbox: Path, *, link: bool) -> Laid:
-    """Make a file of the inbox that has this file's bytes. `link`: by a hard link, where the disk cannot share bytes between two files.
-    `OSError` names the file, and leaves nothing."""
+    """Make a file in the inbox with the bytes of `source`. `link`: by a hard link, if the disk cannot share bytes
+    between two files. `OSError` names the file; nothing is left in the inbox then.
+    """
     name = secrets.token_hex(16)
     path = inbox / name
     try:
@@ -65,6 +67,6 @@ def _linked(source: Path, path: Path) -> bool:
         return False  # better than a link, and as cheap
     try:
         os.link(source.resolve(strict=True), path)
-    except OSError:  # on another file system, or of another user
+    except OSError:  # the inbox is on another file system, or the file belongs to another user
         return False
     return True

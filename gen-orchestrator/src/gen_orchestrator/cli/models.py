@@ -159,11 +159,11 @@ def files_of(folder: Path) -> list[tuple[Path, int]]:
 
 
 def digest_of(path: Path, size_bytes: int) -> str:
-    """BLAKE3 of a file, in hexadecimal. `OSError` where it has another size, or is written to meanwhile."""
+    """BLAKE3 of a file, in hexadecimal. `OSError` if it has another size, or changes meanwhile."""
     hasher = blake3(max_threads=blake3.AUTO)
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
-        while chunk := file.read(READ_BYTES):  # not mapped: this process would end where somebody shortens the file
+        while chunk := file.read(READ_BYTES):  # not mapped: if somebody shortened the file, this process would crash
             hasher.update(chunk)
         after = os.fstat(file.fileno())
     if before.st_size != size_bytes or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):

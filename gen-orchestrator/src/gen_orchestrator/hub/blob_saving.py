@@ -1,4 +1,4 @@
-"""Receives one blob of a model: it gets its name when its digest was found correct."""
+"""Receives one blob of a model. The blob gets its name once its digest has been found correct."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ from gen_worker.net.disk_calls import start_writing
 
 
 class BlobSaving:
-    """A blob being received; visible under its digest only after the digest was found correct."""
+    """A blob being received; visible under its digest only after the digest has been found correct."""
 
     def __init__(self, target: Path, digest: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -26,13 +26,13 @@ class BlobSaving:
         self._file.write(data)
         self._hasher.update(data)
         self._waiting_bytes += len(data)
-        if self._waiting_bytes >= WRITTEN_OUT_BYTES:  # else the sync at the end holds up the database's
+        if self._waiting_bytes >= WRITTEN_OUT_BYTES:  # otherwise the sync at the end delays the database's syncs
             self._waiting_bytes = 0
             self._file.flush()
             start_writing(self._file.fileno())
 
     def finish(self) -> bool:
-        """Keep it; False when its content does not match the digest."""
+        """Store it; False if its content does not match the digest."""
         if self._hasher.hexdigest() != self._digest:
             return False
         self._file.flush()
@@ -42,6 +42,6 @@ class BlobSaving:
         return True
 
     def drop(self) -> None:
-        """Close it; it is deleted unless it was kept."""
+        """Close it, and delete it unless it was stored."""
         self._file.close()
         self._new.unlink(missing_ok=True)

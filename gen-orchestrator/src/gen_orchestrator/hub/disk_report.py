@@ -1,4 +1,4 @@
-"""What the data folder takes on its disk, by kind, and which command gives how much of it back."""
+"""The disk use of the data folder, by kind, and which command frees how much of it."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ import msgspec
 from gen_orchestrator.hub.models import DamagedStoreError, ModelStore
 from gen_orchestrator.hub.release_disk import DiskUse, size_of
 
-LITTLE = 0.05  # of a disk
+LITTLE = 0.05  # of the disk's size
 KINDS = ("store", "models", "files", "releases", "environments", "images", "logs", "other")
 _FOLDERS = {
     "models": "models",
-    "blobs": "files",  # of callers and of runs
+    "blobs": "files",  # files of callers and of runs
     "files": "files",
     "uploads": "files",
     "releases": "releases",
@@ -29,7 +29,7 @@ _FOLDERS = {
 
 
 class Freeable(msgspec.Struct, frozen=True):
-    """What a command gives back; `what` says of what, for people."""
+    """What a command frees; `what` names it for people."""
 
     command: str
     size_bytes: int
@@ -51,7 +51,7 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataFolder:
-    """Of one platform. `releases`: what all releases take, and what those that nothing needs take of it. Blocking."""
+    """The data folder of one platform. `releases` gives the bytes of all releases, and of those that are not in use. Blocking."""
 
     def __init__(self, folder: Path, models: ModelStore, releases: Callable[[], tuple[DiskUse, DiskUse]] | None = None) -> None:
         self._folder = folder
@@ -59,14 +59,14 @@ class DataFolder:
         self._releases = releases
 
     def look(self) -> DiskReport:
-        """Read it all: takes seconds where there are many files."""
+        """Read the whole folder: takes seconds if there are many files."""
         found = dict.fromkeys(KINDS, 0)
         for path in _entries(self._folder):
             found[_kind(path.name)] += _taken(path)
         freeable = [*self._unused_models()]
         if self._releases is not None:
             every, unneeded = self._releases()
-            found["images"] += every.images_bytes  # which their engine keeps, elsewhere
+            found["images"] += every.images_bytes  # their container engine keeps these outside of the data folder
             if (size_bytes := sum(msgspec.structs.astuple(unneeded))) > 0:
                 freeable.append(Freeable("cozyctl releases prune --keep 0", size_bytes, "releases that nothing needs"))
         disk = shutil.disk_usage(self._folder)
@@ -75,7 +75,7 @@ class DataFolder:
     def _unused_models(self) -> Iterable[Freeable]:
         try:
             size_bytes = self._models.unused_bytes()
-        except DamagedStoreError:  # the collection itself says so
+        except DamagedStoreError:  # the collection itself reports it
             return
         if size_bytes:
             yield Freeable("cozyctl models hub gc", size_bytes, "files that no model has; those of the last hour stay")

@@ -1,12 +1,13 @@
-"""A folder in which a client on this machine lays files of a push, instead of sending their bytes.
+"""A folder into which a client on this machine puts files of a push, instead of sending their bytes.
 
-    <folder>/nonce     what the platform tells a client; one that finds it there shares this disk, and this user, with the platform
-    <folder>/<name>    a file that a client made, by a name of its own choice
+    <folder>/nonce     a value that the platform also sends to the client. A client that finds it there has the same disk and user.
+    <folder>/<name>    a file that a client made, with a name of its own choice
 
-The folder is open to the platform's user alone: nobody else can lay a file in it, or read the nonce. The platform opens nothing else by a
-name that a client says, so that nobody has it read a file that he may not read himself. What lies here is a file of its own, a reflink or
-a copy, and its digest is computed after it was taken out: what the author writes later changes nothing. Another name of the author's file
-(a hard link) is taken where the client says that it is one. Blocking, any thread.
+Only the platform's user can open the folder: nobody else can put a file into it, or read the nonce. The platform opens
+no other file by a name from a client, so that no client can make it read a file that the client itself may not read. A
+file here is a separate file, a reflink or a copy, and its digest is computed after it was taken out of the folder:
+later changes by the author have no effect. A hard link to the author's file is accepted if the client says that it is
+one. Blocking, any thread.
 """
 
 import contextlib
@@ -26,24 +27,24 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class InboxOffer(msgspec.Struct, frozen=True):
-    """Where files may be laid, and the content of `nonce` there."""
+    """The folder for files, and the content of `nonce` there."""
 
     folder: str
     nonce: str
 
 
 class NotLaidError(ValueError):
-    """There is no such file in the inbox, or none that is taken."""
+    """There is no such file in the inbox, or it is not acceptable."""
 
 
 class Inbox:
-    """In one folder, made on first use."""
+    """The inbox in one folder, which is made on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def offer(self) -> InboxOffer:
-        """What a client is told. Nodes of one data folder tell the same."""
+        """The offer for a client. All nodes of one data folder make the same offer."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         path = self._folder / NONCE
@@ -54,7 +55,7 @@ class Inbox:
         return InboxOffer(str(self._folder.absolute()), path.read_text())
 
     def take(self, name: str, target: Path, *, linked: bool) -> None:
-        """Move a file out of the inbox; `NotLaidError` where it is no file of its own. `linked`: it may have other names."""
+        """Move a file out of the inbox; `NotLaidError` if it is not a separate file. `linked`: it may have other names (hard links)."""
         if not _NAME.fullmatch(name):
             raise NotLaidError(f"inbox={name[:100]!r}: expected 32 hexadecimal digits")
         path = self._folder / name
@@ -68,7 +69,7 @@ class Inbox:
             raise NotLaidError(f"there is no {name} in the inbox") from None
 
     def sweep(self, young_s: float) -> None:
-        """Remove what clients left that were cut off."""
+        """Remove old files that interrupted clients have left."""
         with contextlib.suppress(FileNotFoundError):
             for path in self._folder.iterdir():
                 with contextlib.suppress(OSError):

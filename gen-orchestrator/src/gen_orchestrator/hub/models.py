@@ -107,7 +107,7 @@ class ModelStore:
         self._earliest_s = earliest_s
         self.blobs = folder / "blobs" / "blake3"
         self.inbox = Inbox(folder / "inbox")
-        self._seals = Seals(folder / "seals")  # of blobs that their authors may still write to
+        self._seals = Seals(folder / "seals")  # for blobs that their authors may still write to
 
     def blob_path(self, digest: str) -> Path:
         """The path of a blob; `ValueError` when the text is not a blake3 digest."""
@@ -139,9 +139,9 @@ class ModelStore:
         return found
 
     def take_laid(self, digest: str, name: str, *, linked: bool = False) -> bool:
-        """Keep a file of the inbox as a blob; False when its content has another digest. `NotLaidError`, and `ValueError`
-        for what is no digest. `linked`: its author still has it under another name, so it is sealed and checked again
-        before it is served.
+        """Store a file of the inbox as a blob; False if its content has another digest. `NotLaidError`, and
+        `ValueError` for an invalid digest. `linked`: the author still has the file under another name, so it is sealed,
+        and checked again before it is served.
         """
         target, wanted = self.blob_path(digest), checked_digest(digest).partition(":")[2]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ class ModelStore:
             new.chmod(0o444)
             hasher = blake3(max_threads=blake3.AUTO)
             with new.open("rb") as file:
-                while chunk := file.read(READ_BYTES):  # not mapped: who shortens it meanwhile would end this process
+                while chunk := file.read(READ_BYTES):  # not mapped: if somebody shortened the file, this process would crash
                     hasher.update(chunk)
                 if hasher.hexdigest() != wanted:
                     return False
@@ -179,7 +179,7 @@ class ModelStore:
         return found
 
     def is_changed(self, digest: str) -> bool:
-        """Whether a blob is a link whose author has written to it."""
+        """Whether a blob is a link to a file that its author has changed."""
         return self._seals.is_damaged(self.blob_path(digest), checked_digest(digest), unsealed=False)
 
     def commit(
@@ -303,7 +303,7 @@ class ModelStore:
         return Collected(blobs, freed_bytes)
 
     def unused_bytes(self) -> int:
-        """Bytes of blobs that no version has, recent ones included. `DamagedStoreError` when that cannot be told."""
+        """Bytes of blobs that no version uses, recent ones included. `DamagedStoreError` if that cannot be determined."""
         kept = {file.blake3 for version in self._versions() for file in version.files}
         total = 0
         for path in self.blobs.glob("*/*/*"):

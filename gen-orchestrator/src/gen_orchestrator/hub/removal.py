@@ -124,7 +124,7 @@ class Removal:
         return found
 
     def uses(self) -> tuple[DiskUse, DiskUse]:
-        """What all releases take on the disk, and what would go with those that nothing needs. Blocking."""
+        """The disk use of all releases, and of those that are not in use. Blocking."""
         every, unneeded = self._registry.releases(), set(self.to_prune(0))
         whole = self._disk.use(every)
         kept = self._disk.use(release for release in every if release.release_id not in unneeded)

@@ -188,7 +188,7 @@ class Dispatcher:
             if open_run.volatile:
                 written(DONE)
             else:
-                self._overdue.interrupt(open_run)  # at once: a store that is slow keeps no worker busy for nothing
+                self._overdue.interrupt(open_run)  # at once: a slow store must not keep a worker busy with a cancelled run
                 self._writer.put(RequestCancel(run_id), written, trouble)
             await recorded
         return open_run

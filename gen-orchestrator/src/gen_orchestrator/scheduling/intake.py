@@ -20,7 +20,7 @@ from gen_orchestrator.store.base import StoreError, StoreUnavailableError
 from gen_orchestrator.store.ops import Accept, Result
 from gen_orchestrator.store.writer import Writer
 
-STALLED_S = 5.0  # for so long requests wait for a store that takes nothing; then they are refused at once
+STALLED_S = 5.0  # requests wait this long for a store that accepts nothing; after that they are refused at once
 
 
 class AdmissionError(Exception):
@@ -44,7 +44,9 @@ class Submitted(msgspec.Struct, frozen=True):
 
 
 class Acceptance:
-    """Who waits for a run's acceptance. Each has a future of its own: one that leaves takes nothing from the others."""
+    """The callers that wait for a run's acceptance. Each has a future of its own, so that one that leaves does not
+    cancel the others' wait.
+    """
 
     __slots__ = ("_failed", "_waiting")
 
@@ -53,7 +55,7 @@ class Acceptance:
         self._failed: StoreError | None = None
 
     def wait(self) -> "asyncio.Future[Submitted]":
-        """Done when the run is accepted; `StoreError` where that is not known, or it is not."""
+        """Wait until the run is accepted; `StoreError` if it is not, or if that is unknown."""
         waiting: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
         if self._failed is not None:
             waiting.set_exception(self._failed)
@@ -68,7 +70,7 @@ class Acceptance:
         self._failed = exc
         for waiting in self._take():
             waiting.set_exception(exc)
-            waiting.exception()  # whoever asked may have left
+            waiting.exception()  # the caller may have left
 
     def _take(self) -> "list[asyncio.Future[Submitted]]":
         waiting, self._waiting = self._waiting, []
@@ -97,7 +99,9 @@ class Intake:
         self._owner = owner
 
     def check(self) -> None:
-        """Raise `StoreUnavailableError` when the store has written nothing for a while: more runs would only wait, and fill the memory."""
+        """Raise `StoreUnavailableError` when the store has written nothing for a while: more runs would only wait, and
+        fill the memory.
+        """
         stalled_s = self._writer.stalled_s
         if stalled_s > STALLED_S:
             raise StoreUnavailableError(f"the store has written nothing for {stalled_s:.0f} s")

@@ -1,14 +1,15 @@
-"""Being the leader: campaign, renew, step down; what an open shard needs lives as long as the lease does.
+"""Being the leader: campaign, renew, step down. Everything that a leader needs lives as long as its lease.
 
-The lease is a row with a growing epoch in the store. It is renewed every 1.5 s for 5 s; a leader that could not renew for 4 s by its
-own monotonic clock stops itself, before anybody else may begin. Whatever it wrote after all is refused: each batch names its epoch. Where
-no other process can write the store (`is_alone`), a slow or locked one deposes nobody: the leader waits, and says why.
+The lease is a row with a growing epoch in the store. It lasts 5 s and is renewed every 1.5 s; a leader that could not
+renew for 4 s by its own monotonic clock stops itself, before another node may begin. If it writes after that, the write
+is refused: each batch names its epoch. Where no other process can write the store (`is_alone`), a slow or locked store
+deposes nobody: the leader waits, and says why.
 
-The lease has a thread of its own: those that all share may be waiting for the same slow store.
+The lease is renewed in a thread of its own, because the shared threads may all be waiting for the same slow store.
 
-Epochs only grow. A store that says a smaller one, or gives the same one out again, is another than before: a backup, or a standby to
-which not everything had come. Answered runs are missing from it, and a leader of the lost epoch could write to it. `Epochs` notices, and
-the program ends with the reason, so that nobody goes on without knowing.
+Epochs only grow. A store that returns a smaller one, or gives the same one out again, is not the same store as before:
+it is a backup, or a standby that lagged behind. Answered runs are missing from it, and a leader of the lost epoch could
+write to it. `Epochs` notices this, and the program ends with the reason, so that an operator sees it.
 """
 
 import asyncio

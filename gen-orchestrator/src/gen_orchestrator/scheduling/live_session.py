@@ -1,11 +1,12 @@
-"""A realtime session in the leader's memory: what goes between the client's websocket and the worker that has its run.
+"""A realtime session in the leader's memory: the frames between the client's websocket and the worker that has the run.
 
     client --offer--> [at most WINDOW_FRAMES or WINDOW_BYTES that the worker has not granted] --> worker
     client <--take--- [at most what the worker may send without credit] <------------------------ worker
 
-Nothing is queued here. Until the worker grants a frame, it stays with the client: the websocket is not read. Credit goes back to the worker
-when its frame is on its way to a client that reads. A worker without these extensions (published 0.3.2) gets frames as they come; what it
-sends faster than the client reads is bounded by `MAX_UNTAKEN_BYTES`.
+Nothing is queued here. Until the worker grants a frame, it stays with the client: the websocket is not read. Credit
+goes back to the worker when its frame is on its way to a client that reads. A worker without these extensions
+(published 0.3.2) gets frames as they come; frames that it sends faster than the client reads are bounded by
+`MAX_UNTAKEN_BYTES`.
 
     unattached (its run waits) --attach--> attached (its worker has the run) --detach--> unattached --close--> over
 """
@@ -119,7 +120,7 @@ class LiveSession:
             self._client.go_on()
 
     def detach(self) -> None:
-        """No worker has it."""
+        """No worker has the run any more."""
         self._link = None
 
     def grant(self, frames: int) -> None:

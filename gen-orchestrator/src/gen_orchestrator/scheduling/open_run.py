@@ -138,7 +138,7 @@ class OpenRun:
         )
 
     def opening(self, file_base_url: str, file_token: str) -> OpenRealtime:
-        """The same for a realtime session."""
+        """The command that opens a realtime session."""
         run = self.run
         return OpenRealtime(
             session_id=run.id,

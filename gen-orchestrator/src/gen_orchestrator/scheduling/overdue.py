@@ -63,7 +63,7 @@ class Overdue:
             open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
 
     def end_session(self, open_run: OpenRun) -> None:
-        """This session ends for a reason of ours: its handler is cancelled, and has `CANCEL_GRACE_S` to end."""
+        """The platform ends this session: its handler is cancelled, and has `CANCEL_GRACE_S` to end."""
         if open_run.phase is Phase.LEASED and open_run.worker is not None:
             open_run.worker.interrupt(open_run.id)
             open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))

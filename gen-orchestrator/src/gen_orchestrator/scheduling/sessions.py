@@ -1,8 +1,9 @@
-"""Realtime sessions among the runs of a leader: what their workers and clients say, and how each of them ends.
+"""Realtime sessions among the runs of a leader: messages of their workers and clients, and how each session ends.
 
-A session is a run whose lane says so (`FunctionSettings.is_session`): it is accepted, queued, leased, measured, canceled and recorded as
-every other. Three things differ. Its command opens it (`OpenRealtime`), its worker's `CloseRealtime` is its result, and once a worker has
-begun it, it is never tried again: with that worker, or with its stream, frames were lost.
+A session is a run whose lane has `FunctionSettings.is_session`. It is accepted, queued, leased, measured, canceled and
+recorded like every other run. Three things differ. The command `OpenRealtime` starts it; the worker's `CloseRealtime`
+is its result; and once a worker has begun it, it is never retried, because frames were lost with that worker or its
+stream.
 
     WAITING --leased: OpenRealtime--> LEASED --the worker grants credit--> begun --CloseRealtime--> ENDING
       the client leaves: canceled       the client leaves: the worker is told, and says how the handler ended
@@ -81,7 +82,7 @@ class Sessions:
             return
         session.attach(worker.link)
         if not worker.link.counts_frames:
-            self._begun(open_run)  # nothing tells when such a worker begins
+            self._begun(open_run)  # such a worker does not say when it begins
         if session.has_left:
             self._overdue.leave(open_run)
 

@@ -315,8 +315,9 @@ class SecretStore(Protocol):
 
 
 class Leadership(Protocol):
-    """One leader at a time, by a lease row and a growing epoch in the same database. `is_alone`: no other process can write it, so that
-    a leader which cannot renew its lease has not lost it."""
+    """One leader at a time, by a lease row and a growing epoch in the same database. `is_alone`: no other process can
+    write the database, so a leader that cannot renew its lease has not lost it.
+    """
 
     is_alone: bool
 

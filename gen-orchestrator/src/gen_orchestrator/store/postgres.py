@@ -57,7 +57,7 @@ class PostgresStore(SqlStore):
         self._guard = threading.Lock()
         self._write_lock = threading.Lock()
         self._writer: psycopg.Connection[Any] | None = None
-        self._lease_lock = threading.Lock()  # a lease is held beside batches, however long those wait
+        self._lease_lock = threading.Lock()  # the lease is renewed while batches wait, however long they take
         self._leaser: psycopg.Connection[Any] | None = None
         with self._write_lock:
             self._run_write(self._migrate)

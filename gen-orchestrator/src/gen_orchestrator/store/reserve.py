@@ -1,11 +1,11 @@
-"""Room on the disk that only deleting may use.
+"""Disk space that only deletes may use.
 
-SQLite writes to delete. So a disk that somebody filled would refuse the deletes that could free it. A file of a few MiB beside the store
-holds room for them:
+SQLite must write in order to delete. So a full disk would refuse the deletes that could free space. A file of a few MiB
+beside the store reserves space for them:
 
-    whole --a delete meets a full disk--> handed over to the write-ahead log --there is room again--> whole
+    whole --a delete finds the disk full--> handed over to the write-ahead log --there is space again--> whole
 
-While it is handed over, the store takes nothing but what frees room, so that new runs do not use it up.
+While it is handed over, the store accepts only operations that free space, so that new runs do not use it up.
 """
 
 import contextlib
@@ -59,4 +59,4 @@ class Reserve:
             except OSError as exc:
                 if exc.errno != errno.ENOSPC:
                     return
-                share_bytes //= 2  # whoever fills the disk was faster
+                share_bytes //= 2  # another program has taken the space in the meantime

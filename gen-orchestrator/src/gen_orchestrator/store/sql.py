@@ -56,7 +56,8 @@ FINISH = (
     "error = case when cancel_requested = 1 then ? else ? end, "
     f"finished_at = ?, metrics = ?, warnings = ?, {_USED} where id = ? and attempt = ? and state in {_OPEN}"
 )
-# `FINISH` for many, as `store/sqlite_batches.py` writes it: `v` has a row for each of them, with the values of `end_row`.
+# `FINISH` for several runs, as `store/sqlite_batches.py` writes it: `v` has a row for each run, with the values of
+# `end_row`.
 _ENDS = (
     "update runs set executions = executions + case when state = 'leased' then 1 else 0 end, "
     "state = case when cancel_requested = 1 then 'canceled' else v.column3 end, "
@@ -158,13 +159,13 @@ _ATTEMPT, _WORKER, _ROUTING, _LEASED, _STARTED = map(RUN_COLUMNS.index, ("attemp
 
 
 def accepts(count: int) -> str:
-    """`ACCEPT` for as many runs at once."""
+    """`ACCEPT` for this many runs."""
     row = f"({', '.join('?' * len(RUN_COLUMNS))})"
     return f"insert into runs ({', '.join(RUN_COLUMNS)}) values {', '.join([row] * count)} on conflict do nothing"
 
 
 def ends(count: int) -> str:
-    """`FINISH` for as many runs at once, in SQLite."""
+    """`FINISH` for this many runs, in SQLite."""
     row = f"({', '.join('?' * 16)})"
     return _ENDS.format(rows=", ".join([row] * count), open=_OPEN)
 
@@ -179,7 +180,7 @@ def run_row(run: Run) -> tuple[Any, ...]:
 
 
 def leased_row(run: Run, lease: Lease) -> tuple[Any, ...]:
-    """A new run as parameters of `ACCEPT`, with the lease that follows at once."""
+    """The parameters of `ACCEPT` for a new run with the lease that follows at once."""
     row = list(run_row(run))
     row[_STATE], row[_ATTEMPT], row[_WORKER], row[_ROUTING] = str(RunState.LEASED), lease.attempt, lease.worker_id, lease.routing
     row[_LEASED], row[_STARTED] = lease.at, run.started_at or lease.at
@@ -187,7 +188,7 @@ def leased_row(run: Run, lease: Lease) -> tuple[Any, ...]:
 
 
 def end_row(op: Finish) -> tuple[Any, ...]:
-    """An end as parameters of `ends`."""
+    """The parameters of `ends` for one end of a run."""
     *values, cost_nanos, _, run_id, attempt = _finish(op)[1]
     return (run_id, attempt, *values, cost_nanos)
 

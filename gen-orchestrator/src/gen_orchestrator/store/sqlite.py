@@ -109,7 +109,7 @@ class SqliteStore(SqlStore):
     def _written(
         self, db: apsw.Connection, epoch: int, ops: Sequence[Op], write: Callable[[apsw.Connection, Sequence[Op]], list[Result] | None]
     ) -> list[Result] | None:
-        """What `write` makes of a batch, committed; None where it cannot tell, and then nothing is written."""
+        """The results that `write` returns for a batch, committed; None if it returned None, and then nothing is written."""
         db.execute("begin immediate")
         try:
             if not db.execute(sql.FENCE, (epoch,)).fetchall():
@@ -278,7 +278,7 @@ class SqliteStore(SqlStore):
         return StoreFullError(f"no space left to write {self._path}. Deleting still works; to see what takes room: cozyctl doctor")
 
     def _said(self, exc: apsw.Error) -> StoreError:
-        """What an error of SQLite means, of a write that did not happen."""
+        """The store's error for an error of SQLite, for a write that did not happen."""
         if isinstance(exc, apsw.FullError):
             return self._full()
         if isinstance(exc, (apsw.BusyError, apsw.LockedError)):

@@ -1,13 +1,14 @@
-"""Writes a batch into SQLite in few statements: a row costs less than a statement.
+"""Writes a batch into SQLite in few statements, because a row costs less than a statement.
 
     Accept, Lease of one run    one row, written in its leased state
     the other accepts           the same statement, with as many rows as there are
     ends without a delivery     one statement for many
-    everything else             a statement each, as `store/sql.py` has it
+    everything else             one statement each, from `store/sql.py`
 
-Order within a batch counts only between operations of one run: accepts are written first, ends last, and a batch in which a run would
-be out of order is written one by one. So is one in which something was refused, after a rollback: which it was is told by its own
-statement only. New runs without a key of their caller are never refused, and ends seldom.
+Within a batch, the order matters only between operations of one run. Accepts are written first and ends last. A batch
+in which this would reorder the operations of a run is written one by one. So is a batch in which an operation was
+refused, after a rollback, because only separate statements tell which one it was. New runs without an idempotency key
+are never refused, and ends seldom are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +22,14 @@ from gen_orchestrator.store import sql
 from gen_orchestrator.store.ops import DONE, Accept, Finish, Lease, Op, Refused, Result
 
 T = TypeVar("T")
-_SIZES = (64, 16, 4)  # rows of a statement: few lengths, so that all stay prepared
+_SIZES = (64, 16, 4)  # rows per statement: few different lengths, so that all statements stay prepared
 _STARTING, _GOING_ON, _ENDING = range(3)
 
 
 def at_once(db: apsw.Connection, ops: Sequence[Op]) -> list[Result] | None:
-    """Write all of these in the open transaction; None where not all happened, or their order forbids it: roll back, and `one_by_one`."""
+    """Write all operations in the open transaction; None if some did not happen, or their order forbids it. Then roll
+    back and use `one_by_one`.
+    """
     steps: dict[str, int] = {}
     accepts: list[tuple[Any, ...]] = []
     ends: list[Finish] = []
@@ -63,7 +66,7 @@ def at_once(db: apsw.Connection, ops: Sequence[Op]) -> list[Result] | None:
     for number in others:
         results[number] = _one(db, ops[number])
         if ends and results[number] is not DONE:
-            return None  # what it found in its way may be about to end
+            return None  # the entry that was in the way may be about to end
     for some in _pieces(ends):
         if len(some) == 1:
             db.execute(*sql.statement(some[0]))
@@ -75,7 +78,7 @@ def at_once(db: apsw.Connection, ops: Sequence[Op]) -> list[Result] | None:
 
 
 def one_by_one(db: apsw.Connection, ops: Sequence[Op]) -> list[Result]:
-    """Write these in their order, in the open transaction: what happened of each."""
+    """Write these operations in order, in the open transaction; returns the result of each."""
     return [_one(db, op) for op in ops]
 
 
@@ -90,13 +93,13 @@ def _one(db: apsw.Connection, op: Op) -> Result:
 
 
 def _follows(run: Run, lease: Lease) -> bool:
-    """Whether this is the lease of a run as it is accepted, and nothing forbids it."""
+    """Whether this lease belongs to the run just accepted, and can be written with it."""
     is_next = lease.run_id == run.id and lease.attempt == run.attempt + 1
     return is_next and run.state is RunState.QUEUED and not run.cancel_requested
 
 
 def _pieces(items: list[T]) -> Iterator[list[T]]:
-    """These in their order, in pieces of `_SIZES` and of one."""
+    """The items in order, in pieces whose lengths are in `_SIZES`, or single."""
     at = 0
     for size in (*_SIZES, 1):
         while len(items) - at >= size:

@@ -32,8 +32,8 @@ class Writer:
         self._on_deposed = on_deposed
         self._loop = asyncio.get_running_loop()
         self._line = Line()
-        self._since_s = 0.0  # when the oldest batch that is not written was taken; 0 where there is none
-        self._told = False  # the thread will be told of what this turn puts
+        self._since_s = 0.0  # when the oldest unwritten batch was taken; 0 if there is none
+        self._told = False  # the thread will be told of the operations that this turn adds
         self._news = threading.Condition()
         self._closed = False
         self._deposed: DeposedError | None = None
@@ -47,13 +47,13 @@ class Writer:
 
     @property
     def stalled_s(self) -> float:
-        """For how long the store has taken nothing, whether it is slow or says why."""
+        """For how many seconds the store has accepted nothing, because it is slow or reports errors."""
         since_s = self._since_s
         return time.monotonic() - since_s if since_s else 0.0
 
     @property
     def trouble(self) -> str:
-        """That nothing is written at present; empty while a commit takes less than `SLOW_S`."""
+        """Why nothing is written at present; empty while a commit takes less than `SLOW_S`."""
         stalled_s = self.stalled_s
         return f"the store has written nothing for {stalled_s:.0f} s" if stalled_s > SLOW_S else ""
 
