@@ -167,7 +167,7 @@ class Term:
         keys = self._access_keys = Keys(store, clock.unix_s)
         vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
         hidden = ReleaseSecrets(registry, vault)
-        models = ModelStore(settings.data / "models", calendar.earliest_s)
+        models = self._models = ModelStore(settings.data / "models", calendar.earliest_s)
         self._mirror = open_mirror(settings.mirror, models, settings.data / "models" / "incoming", log)
         self.gateway = Gateway(
             tokens,
@@ -268,7 +268,7 @@ class Term:
         self.gateway.start()
         self.keeper.start()
         self._webhooks.start()
-        await self._removal.begin()
+        await asyncio.gather(self._removal.begin(), asyncio.to_thread(self._models.finish_removals))
         await self._builds.start()
 
     async def drain(self) -> None:

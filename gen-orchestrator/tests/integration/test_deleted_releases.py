@@ -16,6 +16,7 @@ from gen_orchestrator.hub.release_disk import DiskUse, ReleaseDisk
 from gen_orchestrator.store.base import Release
 from gen_worker.images.engines import EngineError
 
+SHARED, OWN = "a" * 16, "0" * 16
 TAG = "/v1/endpoints/local/{}/functions/greet/tags/{}"
 
 
@@ -205,7 +206,7 @@ def test_an_environment_goes_with_the_last_release_that_has_it(tmp_path: Path) -
         source = data / "releases" / f"published-{number}" / "source"
         source.mkdir(parents=True)
         (source / "main.py").write_bytes(b"x" * 10_000)
-        environment = data / "environments" / ("shared" if number < 2 else "own")
+        environment = data / "environments" / (SHARED if number < 2 else OWN)
         environment.mkdir(parents=True, exist_ok=True)
         (environment / "lib.so").write_bytes(b"x" * 50_000)
         (source / ".venv").symlink_to(environment)
@@ -220,11 +221,16 @@ def test_an_environment_goes_with_the_last_release_that_has_it(tmp_path: Path) -
     whole = disk.use(releases)
     assert whole == DiskUse(3 * 12288, 2 * 53248, 0)
     disk.take_away(releases[0])
-    assert (data / "environments" / "shared").is_dir(), "another release has it"
+    assert (data / "environments" / SHARED).is_dir(), "another release has it"
     disk.take_away(releases[1])
     disk.take_away(releases[1])
     disk.take_away(a_release("r9", outside))
     assert disk.throw_away() == 2 * 12288 + 53248
-    assert [path.name for path in (data / "environments").iterdir()] == ["own"]
+    assert [path.name for path in (data / "environments").iterdir()] == [OWN]
     assert outside.is_dir(), "a folder that is not the platform's own stays"
     assert disk.use(releases) == DiskUse(12288, 53248, 0)
+
+    (data / "environments" / "wheel-1").mkdir()
+    (data / "releases" / "published-2").rename(data / "trash" / "as-a-kill-leaves-it")
+    disk.take_away(releases[2])
+    assert [path.name for path in (data / "environments").iterdir()] == ["wheel-1"], "what no link names goes, too"

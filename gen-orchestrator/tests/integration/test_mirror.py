@@ -12,7 +12,8 @@ from model_project import CODE, COZY_TOML, safetensors, verb
 from platform_process import PlatformProcess
 
 from gen_orchestrator.hub.mirror import mirrored
-from gen_orchestrator.hub.models import DamagedStoreError, ModelStore
+from gen_orchestrator.hub.model_records import DamagedStoreError
+from gen_orchestrator.hub.models import ModelStore
 from gen_worker.refs import HuggingFaceRef, parse_model_ref
 
 FILES = {"config.json": b'{"model_type": "bert"}', "weights.safetensors": safetensors(), "LICENSE": b"MIT"}

@@ -18,7 +18,8 @@ from waiting import until
 
 from gen_orchestrator.cli.model_inbox import inbox_of
 from gen_orchestrator.hub.inbox import Inbox
-from gen_orchestrator.hub.models import ModelFile, ModelStore
+from gen_orchestrator.hub.model_records import ModelFile
+from gen_orchestrator.hub.models import ModelStore
 
 
 @pytest.fixture(scope="module")

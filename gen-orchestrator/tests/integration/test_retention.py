@@ -12,7 +12,7 @@ from test_store import a_run
 from gen_orchestrator.domain.runs import Ending, RunState
 from gen_orchestrator.hub.blobs import FolderBlobs
 from gen_orchestrator.hub.files import FileToken, RunFiles
-from gen_orchestrator.hub.models import Collected
+from gen_orchestrator.hub.model_records import Collected
 from gen_orchestrator.hub.retention import Retention, RetentionSettings
 from gen_orchestrator.store.base import Leader, Store, StoreUnavailableError
 from gen_orchestrator.store.ops import Accept, AppendEvents, Finish, Lease

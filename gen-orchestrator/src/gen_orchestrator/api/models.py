@@ -9,16 +9,8 @@ from gen_orchestrator.api.blob_bodies import not_kept, take_body
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.mirror import OWNER as MIRROR_OWNER
 from gen_orchestrator.hub.mirror import Mirror, MirrorBusyError, mirrored
-from gen_orchestrator.hub.models import (
-    DamagedStoreError,
-    ModelFile,
-    ModelStore,
-    NoVariantError,
-    PushError,
-    Repo,
-    UnknownModelError,
-    Version,
-)
+from gen_orchestrator.hub.model_records import DamagedStoreError, ModelFile, NoVariantError, PushError, Repo, UnknownModelError, Version
+from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
 from gen_worker.http.asgi import Request, RequestError

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from gen_orchestrator.hub.models import DamagedStoreError, ModelStore
+from gen_orchestrator.hub.model_records import DamagedStoreError
+from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.release_disk import DiskUse, size_of
 
 LITTLE = 0.05  # of the disk's size

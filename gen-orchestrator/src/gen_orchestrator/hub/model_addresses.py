@@ -5,7 +5,8 @@ A worker gets URLs only for models that its release names, in the precisions tha
 
 from collections.abc import Mapping
 
-from gen_orchestrator.hub.models import ModelStore, NoVariantError, UnknownModelError
+from gen_orchestrator.hub.model_records import NoVariantError, UnknownModelError
+from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.manifest import Manifest

@@ -14,6 +14,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,18 @@ from blake3 import blake3
 
 from gen_orchestrator.hub.blob_saving import BlobSaving
 from gen_orchestrator.hub.inbox import Inbox
+from gen_orchestrator.hub.model_records import (
+    ANY,
+    Collected,
+    DamagedStoreError,
+    ModelFile,
+    ModelTag,
+    NoVariantError,
+    PushError,
+    Repo,
+    UnknownModelError,
+    Version,
+)
 from gen_worker.content.cas import tree_digest
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
 from gen_worker.content.seals import Seals
@@ -33,70 +46,10 @@ from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.shared_files import read_json, write_whole
 from gen_worker.sources.weight_files import HeaderError, header_size, is_unsafe, precision_of, read_header
 
-ANY = "any"  # the precision of a version whose weights do not tell theirs
 READ_BYTES = 8 << 20
+REMOVED = ".removed"
 YOUNG_S = 3600.0  # a younger blob may belong to a push in progress
 LICENCE_NAMES = ("license", "licence", "copying", "notice")
-
-
-class PushError(ValueError):
-    """A refused version; the message names the file and says why."""
-
-
-class DamagedStoreError(OSError):
-    """A record is unreadable, so it is unknown which blobs are needed."""
-
-
-class UnknownModelError(LookupError):
-    """No such repository, tag or version here."""
-
-
-class NoVariantError(LookupError):
-    """The tag has no version in a requested precision."""
-
-
-class ModelFile(msgspec.Struct, frozen=True):
-    """`blake3` in hexadecimal."""
-
-    path: str
-    size_bytes: int
-    blake3: str
-
-
-class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """`digest` is the tree digest, `blake3:<hex>`; `precision` is that of most of its weights; `licence` names the licence file."""
-
-    digest: str
-    files: tuple[ModelFile, ...]
-    precision: str = ANY
-    message: str = ""
-    licence: str = ""
-    pushed_at: float = 0.0
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
-
-
-class ModelTag(msgspec.Struct, frozen=True, kw_only=True):
-    """Versions by precision, and when one of them last moved."""
-
-    tag: str
-    versions: dict[str, str]
-    moved_at: float
-
-
-class Repo(msgspec.Struct, frozen=True, kw_only=True):
-    owner: str
-    repo: str
-    tags: tuple[ModelTag, ...]
-
-
-class Collected(msgspec.Struct, frozen=True):
-    """Blobs that were removed, and the bytes that this freed: none for blobs that workers on this disk have linked."""
-
-    blobs: int
-    freed_bytes: int
 
 
 class ModelStore:
@@ -105,6 +58,7 @@ class ModelStore:
     def __init__(self, folder: Path, earliest_s: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._earliest_s = earliest_s
+        self._lock = threading.Lock()  # what is referred to, and what goes because nothing refers to it
         self.blobs = folder / "blobs" / "blake3"
         self.inbox = Inbox(folder / "inbox")
         self._seals = Seals(folder / "seals")  # for blobs that their authors may still write to
@@ -171,11 +125,13 @@ class ModelStore:
         found = []
         for digest, size_bytes in wanted.items():
             path = self.blob_path(digest)
-            if _size(path) != size_bytes or self.is_changed(digest):
-                found.append(digest)
-                continue
-            with contextlib.suppress(FileNotFoundError), self._seals.keeping({path: f"blake3:{digest}"}):
-                os.utime(path)
+            is_changed = self.is_changed(digest)
+            with self._lock:
+                if is_changed or _size(path) != size_bytes:
+                    found.append(digest)
+                    continue
+                with self._seals.keeping({path: f"blake3:{digest}"}):
+                    os.utime(path)
         return found
 
     def is_changed(self, digest: str) -> bool:
@@ -215,13 +171,17 @@ class ModelStore:
             licence=next((file.path for file in listing.files if file.path.lower().startswith(LICENCE_NAMES)), ""),
             pushed_at=time.time(),
         )
-        self._write(self._repo(name) / "versions" / f"{digest.partition(':')[2]}.json", version)
-        path = self._repo(name) / "tags" / f"{name.tag}.json"
-        before = read_json(path, ModelTag)
-        versions = {**(before.versions if before else {}), version.precision: digest}
-        if asked and version.precision not in (*asked, ANY):
-            versions[asked[0]] = digest
-        self._write(path, ModelTag(tag=name.tag, versions=versions, moved_at=time.time()))
+        with self._lock:
+            gone = [file.path for file in version.files if _size(self.blob_path(file.blake3)) != file.size_bytes]
+            if gone:
+                raise PushError(f"{gone[0]}: its blob is not here any more; push again")
+            self._write(self._repo(name) / "versions" / f"{digest.partition(':')[2]}.json", version)
+            path = self._repo(name) / "tags" / f"{name.tag}.json"
+            before = read_json(path, ModelTag)
+            versions = {**(before.versions if before else {}), version.precision: digest}
+            if asked and version.precision not in (*asked, ANY):
+                versions[asked[0]] = digest
+            self._write(path, ModelTag(tag=name.tag, versions=versions, moved_at=time.time()))
         return version
 
     def resolve(self, ref: CozyRef, precisions: Sequence[str]) -> Version:
@@ -260,8 +220,10 @@ class ModelStore:
         for folder in sorted((self._folder / "repos").glob("*/*")):
             if owner not in ("", folder.parent.name):
                 continue
-            tags = [read_json(path, ModelTag) for path in sorted((folder / "tags").glob("*.json"))]
-            found.append(Repo(owner=folder.parent.name, repo=folder.name, tags=tuple(tag for tag in tags if tag is not None)))
+            paths = sorted((folder / "tags").glob("*.json"))
+            tags = [read_json(path, ModelTag) for path in paths]
+            if paths:  # else its first push is not complete, or its last removal
+                found.append(Repo(owner=folder.parent.name, repo=folder.name, tags=tuple(tag for tag in tags if tag is not None)))
         return found
 
     def remove(self, owner: str, repo: str, tag: str = "") -> int:
@@ -270,16 +232,16 @@ class ModelStore:
         """
         name = _repo_of(f"{owner}/{repo}:{tag or 'latest'}")
         folder = self._repo(name)
-        if not folder.is_dir() or (tag and not (folder / "tags" / f"{tag}.json").is_file()):
-            raise UnknownModelError(f"{owner}/{repo}{':' + tag if tag else ''} is not here")
-        if tag:
-            (folder / "tags" / f"{tag}.json").unlink()
-            meant = {digest for path in (folder / "tags").glob("*.json") for digest in _tag(path).versions.values()}
-            for path in (folder / "versions").glob("*.json"):
-                if f"blake3:{path.stem}" not in meant:
-                    path.unlink()
-        else:
-            shutil.rmtree(folder)
+        try:
+            with self._lock:
+                if tag:
+                    record = folder / "tags" / f"{tag}.json"
+                    record.rename(record.with_suffix(REMOVED))
+                    self._finish_removal(folder)
+                else:
+                    self._throw_away(folder)
+        except FileNotFoundError:
+            raise UnknownModelError(f"{owner}/{repo}{':' + tag if tag else ''} is not here") from None
         try:
             return self.collect().freed_bytes
         except DamagedStoreError:  # the next collection reports it
@@ -287,20 +249,50 @@ class ModelStore:
 
     def collect(self, young_s: float = YOUNG_S) -> Collected:
         """Remove blobs that no version uses and that are not recent. `DamagedStoreError` when that is unknown."""
+        self.finish_removals()
         kept = {file.blake3 for version in self._versions() for file in version.files}
         self.inbox.sweep(young_s)
         self._seals.collect()
         blobs = freed_bytes = 0
         for path in self.blobs.glob("*/*/*"):
             try:
-                found = path.stat()
-                if path.name not in kept and self._earliest_s() - found.st_ctime > young_s:
+                with self._lock:  # a push may find the blob here at this moment, and make it young
+                    found = path.stat()
+                    if path.name in kept or self._earliest_s() - found.st_ctime <= young_s:
+                        continue
                     path.unlink()
-                    blobs += 1
-                    freed_bytes += found.st_size if found.st_nlink == 1 else 0  # a worker that linked it still has it
+                blobs += 1
+                freed_bytes += found.st_size if found.st_nlink == 1 else 0  # a worker that linked it still has it
             except FileNotFoundError:
                 continue
         return Collected(blobs, freed_bytes)
+
+    def finish_removals(self) -> None:
+        """Complete the removals that a kill has interrupted."""
+        with self._lock:
+            for path in (self._folder / "repos").glob(f"*/*/tags/*{REMOVED}"):
+                self._finish_removal(path.parent.parent)
+            shutil.rmtree(self._folder / "trash", ignore_errors=True)
+
+    def _finish_removal(self, folder: Path) -> None:
+        """Remove what belonged to removed tags alone. While a tag cannot be read, every version may be needed, and stays."""
+        tags = [read_json(path, ModelTag) for path in (folder / "tags").glob("*.json")]
+        if not tags:
+            self._throw_away(folder)
+            return
+        needed = {digest for tag in tags if tag is not None for digest in tag.versions.values()}
+        for path in (folder / "versions").glob("*.json"):
+            if None not in tags and f"blake3:{path.stem}" not in needed:
+                path.unlink()
+        for path in (folder / "tags").glob(f"*{REMOVED}"):
+            path.unlink()
+
+    def _throw_away(self, folder: Path) -> None:
+        """Remove a repository: it leaves its place in one step."""
+        trash = self._folder / "trash"
+        trash.mkdir(parents=True, exist_ok=True)
+        folder.rename(trash / secrets.token_hex(6))
+        shutil.rmtree(trash, ignore_errors=True)
 
     def unused_bytes(self) -> int:
         """Bytes of blobs that no version uses, recent ones included. `DamagedStoreError` if that cannot be determined."""
@@ -364,10 +356,6 @@ def _checked(files: Sequence[ModelFile]) -> Listing:
         return checked_listing(listing, "this push")
     except FatalError as exc:
         raise PushError(str(exc)) from None
-
-
-def _tag(path: Path) -> ModelTag:
-    return read_json(path, ModelTag) or ModelTag(tag=path.stem, versions={}, moved_at=0.0)
 
 
 def _size(path: Path) -> int | None:

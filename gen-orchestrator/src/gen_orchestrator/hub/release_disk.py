@@ -10,6 +10,7 @@ Nobody makes a release meanwhile (`Making`): a build finds an environment, and n
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +25,7 @@ from gen_orchestrator.store.base import Release
 from gen_worker.images.engines import Engine, EngineError
 from gen_worker.names import slugify
 
+_ENVIRONMENT = re.compile(r"[0-9a-f]{16}")
 TRASH = "trash"
 RELEASES = "releases"
 
@@ -53,10 +55,12 @@ class ReleaseDisk:
             return self._remove_image(release)
         folder = self._folder_of(release)
         if folder is not None:
-            environment = self._environment_of(folder)
             self._to_trash(folder)
-            if environment is not None and environment not in self._linked():
-                self._to_trash(environment)
+            # All that nobody links to, not the release's alone: a kill between these two steps leaves no link that names it.
+            linked = self._linked()
+            for path in list(self._entries(ENVIRONMENTS)):
+                if _ENVIRONMENT.fullmatch(path.name) and path not in linked:
+                    self._to_trash(path)
         return 0
 
     def throw_away(self) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from gen_orchestrator.domain.pruning import MAX_KEEP
 from gen_orchestrator.hub.files import RunFiles
-from gen_orchestrator.hub.models import Collected
+from gen_orchestrator.hub.model_records import Collected
 from gen_orchestrator.hub.uploads import UploadLimits
 from gen_orchestrator.store.base import RunStore, StoreError
 from gen_worker.clock import Clock, SteadyCalendar
