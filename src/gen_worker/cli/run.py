@@ -20,6 +20,7 @@ from gen_worker import events
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.signature import FunctionSpec, SignatureError
 from gen_worker.cli.folder import folder_flag, folder_option
+from gen_worker.cli.given import STDIN, file_of, given_by_field, text_of
 from gen_worker.cli.live import LiveRun
 from gen_worker.cli.output import (
     EXIT_BROKEN_PIPE,
@@ -79,7 +80,12 @@ def _complete_function(ctx: click.Context, param: click.Parameter, incomplete: s
 @click.command("run", cls=Verb)
 @click.argument("function", required=False, shell_complete=_complete_function)
 @click.option(
-    "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@PATH sends a file. May be repeated."
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="A payload field; FIELD=@PATH sends a file, FIELD=@- stdin. May be repeated.",
 )
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
@@ -103,7 +109,7 @@ def command(
         try:
             served = load_project(options.root, os.environ)
             spec = _choose(served, function)
-            body, uploads = _payload(inputs, payload, spec.payload_type)
+            body, uploads = _payload(inputs, payload, spec.payload_type, Path(run_dir) / "given")
             session = LocalSession(options, served, spec.name, body, uploads, round(timeout_s * 1000), Path(run_dir))
         except _NotFoundError as exc:
             return fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found")
@@ -308,37 +314,16 @@ def _choose(served: Served, function: str | None) -> FunctionSpec:
     return specs[name]
 
 
-def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.Struct]) -> tuple[bytes, dict[str, Path]]:
-    text = sys.stdin.read() if payload == "-" else payload
+def _payload(inputs: tuple[str, ...], payload: str | None, struct: type[msgspec.Struct], copies: Path) -> tuple[bytes, dict[str, Path]]:
+    fields = given_by_field(inputs, payload)
+    text = sys.stdin.read() if payload == STDIN else payload
     try:
         form = FormPayload(struct, read_json(text) if text else {})
     except FormFieldError as exc:
         raise ValueError(f"--payload is not JSON: {exc}") from None
-    fields: dict[str, list[str]] = {}
-    for item in inputs:
-        field, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"-i {item!r}: expected FIELD=VALUE, or FIELD=@PATH for a file")
-        fields.setdefault(field, []).append(value)
     for field, values in fields.items():
         if all(value.startswith("@") for value in values) and form.takes_file(field):
-            form.add_files(field, [_file(field, value[1:]) for value in values])
+            form.add_files(field, [file_of(field, value[1:], copies) for value in values])
         else:
-            form.add_texts(field, [_not_a_file(field, value) for value in values])
+            form.add_texts(field, [text_of(field, value) for value in values])
     return form.encoded(), form.uploads
-
-
-def _file(field: str, name: str) -> tuple[str, Path]:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ValueError(f"-i {field}=@{name}: there is no file {name}")
-    return path.name, path
-
-
-def _not_a_file(field: str, value: str) -> str:
-    """A text value. It may begin with @; the name of an existing file there is a mistake."""
-    if value.startswith("@") and Path(value[1:]).expanduser().is_file():
-        raise ValueError(
-            f'-i {field}={value}: {field} does not accept a file; to send the file\'s text, write -i {field}="$(cat {value[1:]})"'
-        )
-    return value

@@ -19,7 +19,12 @@ from gen_worker.client import UnreachableError
 @click.command("invoke", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG|@RELEASE]")
 @click.option(
-    "-i", "--input", "inputs", multiple=True, metavar="FIELD=VALUE", help="A payload field; FIELD=@FILE sends a file. May be repeated."
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="A payload field; FIELD=@PATH sends a file, FIELD=@- stdin. May be repeated.",
 )
 @click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
 @click.option(
