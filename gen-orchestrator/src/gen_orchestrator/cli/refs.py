@@ -110,7 +110,7 @@ def _file(field: str, name: str, *, as_text: bool) -> Any:
         data = source.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise click.UsageError(
-            f"{name} holds more than {MAX_FILE_BYTES >> 20} MiB, which is the most that is sent with a run: store it with cozyctl files put, "
+            f"{name} holds more than {MAX_FILE_BYTES >> 20} MiB, which is the most that a run takes along: store it by cozyctl files put, "
             "and send its ref"
         )
     encoded = base64.b64encode(data).decode()
