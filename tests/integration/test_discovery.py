@@ -105,7 +105,7 @@ BAD = {
     ),
     "inline ref": (
         "def f(ctx: ActionContext, a: In, m: Annotated[Path, ModelRef(ModelRefSource.FIXED, 'hf:o/r')]) -> Out: ...",
-        "holds the ref 'hf:o/r' where a key is expected",
+        "has the ref 'hf:o/r'; expected a key",
     ),
     "unknown selector": (
         "def f(ctx: ActionContext, a: In, m: Annotated[Path, ModelRef(ModelRefSource.PAYLOAD, 'modle')]) -> Out: ...",

@@ -164,7 +164,7 @@ def test_the_last_good_code_says_that_it_is_not_the_newest(project: Callable[...
     assert "SyntaxError" in running.get("/v1/status")["code"]["problem"]
     answer = running.answer()
     assert answer["success"]
-    assert "comes from the last code that worked" in answer["warnings"][0]["message"]
+    assert "comes from the last working version of the code" in answer["warnings"][0]["message"]
     assert "SyntaxError" in running.get(f"/v1/runs/{answer['run_id']}")["warnings"][0]["message"]
     main.write_text(good.replace("prompt: str", "prompt: int").replace('""', "0"))
     running.wait(lambda: running.get("/v1/status")["code"]["problem"] is None)

@@ -244,7 +244,7 @@ def _check_key(function: Callable[..., Any], param: str, ref: ModelRef) -> None:
     if ref.source is ModelRefSource.FIXED and ("/" in ref.key or ":" in ref.key):
         raise SignatureError(
             function,
-            f"ModelRef of '{param}' holds the ref {ref.key!r} where a key is expected",
+            f"ModelRef of '{param}' has the ref {ref.key!r}; expected a key",
             f'declare it in cozy.toml ([models] my_key = "{ref.key}") and write ModelRef(ModelRefSource.FIXED, "my_key")',
         )
 

@@ -33,5 +33,5 @@ class Serving:
         """Warnings about the code for everyone who runs a function."""
         if not self.problem:
             return ()
-        text = f"this answer comes from the last code that worked, because the current code has an error: {self.problem}"
+        text = f"this answer comes from the last working version of the code, because the current one has an error: {self.problem}"
         return (FieldError(pointer="", message=text),)

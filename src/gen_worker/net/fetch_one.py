@@ -21,7 +21,7 @@ def fetch_one(link: Link, target: Path, cancel: threading.Event, *, timeout_s: f
         try:
             with client.get(link, 0, 1) as reply:
                 if reply.total is None:
-                    raise DownloadFailedError(f"{target.name}: the server does not tell its size", passing=False)
+                    raise DownloadFailedError(f"{target.name}: the server does not say its size", passing=False)
                 size_bytes = reply.total
         except HttpError as exc:
             if exc.status != 416:  # the answer for an empty file

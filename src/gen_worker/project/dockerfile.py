@@ -88,7 +88,7 @@ def _manifest_problems(instructions: list[Instruction]) -> list[str]:
             if ".cozy/manifest.json" in instruction.value:
                 return []
             return [f"Dockerfile:{instruction.line}: the manifest does not go to {BAKED_MANIFEST}; write: {BAKE_LINE}"]
-    return [f"Dockerfile does not bake the manifest, so nobody would know the image's functions; add behind the code: {BAKE_LINE}"]
+    return [f"Dockerfile does not bake the manifest, so no platform could read the image's functions; add after the code: {BAKE_LINE}"]
 
 
 def _secret_problems(instructions: list[Instruction]) -> list[str]:

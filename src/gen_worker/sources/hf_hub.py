@@ -148,7 +148,7 @@ def _model_info(ref: HuggingFaceRef, endpoint: str, token: Token, clock: Clock) 
 def _refused(token: Token) -> str:
     if not token.value:
         return "Set HF_TOKEN to a token of that account, or use: hf auth login"
-    return f"The token that was refused comes from {token.source}; set HF_TOKEN to one that may read this repository"
+    return f"The refused token comes from {token.source}; set HF_TOKEN to one that may read this repository"
 
 
 def _huggingface_hub() -> Any:

@@ -51,7 +51,7 @@ async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Map
             if found is None:
                 raise FileNotFoundError
             if found.size_bytes != kept.size_bytes:
-                raise DamagedError(f"its bytes are {found.size_bytes}, not the {kept.size_bytes} that were kept")
+                raise DamagedError(f"it has {found.size_bytes} bytes; expected {kept.size_bytes}")
             await send_file(request, path, headers)
             return
         await _send_pieces(request, blobs, kept, headers)

@@ -96,9 +96,7 @@ class FileRoutes:
         except NotLeadingError:  # temporary: the worker tries again, and the next leader knows the attempt
             raise RequestError(503, "not_ready", "this node no longer leads; try again", headers={"retry-after": "1"}) from None
         if not is_open:
-            detail = (
-                f"attempt {token.attempt} of run {token.run_id} is over: its file_token is no longer valid, and its files do not change"
-            )
+            detail = f"attempt {token.attempt} of run {token.run_id} has ended: its file_token is no longer valid, and its files are final"
             raise RequestError(403, "auth", detail, error="sealed")
 
     def _token(self, request: Request) -> FileToken:

@@ -116,7 +116,7 @@ class ModelRoutes:
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         except OSError as exc:
-            raise not_kept(exc, "the blob was not kept") from None
+            raise not_kept(exc, "the blob was not stored") from None
         if not taken:
             raise _another(digest)
         await request.answer(204, b"")

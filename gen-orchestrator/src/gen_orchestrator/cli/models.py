@@ -33,7 +33,7 @@ _SKIPPED = ("__pycache__", "node_modules")
     "--link",
     is_flag=True,
     help="On the platform's machine: keep the files themselves, where the disk cannot share bytes between a file and its copy. They become "
-    "read-only. A model whose files you change all the same is served no more until you push it again.",
+    "read-only. If you change the files of a model nevertheless, it is not served until you push it again.",
 )
 @url_option
 @json_option
@@ -167,7 +167,7 @@ def digest_of(path: Path, size_bytes: int) -> str:
             hasher.update(chunk)
         after = os.fstat(file.fileno())
     if before.st_size != size_bytes or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise OSError(errno.EAGAIN, "it changed while it was read; push again when nobody writes to it", str(path))
+        raise OSError(errno.EAGAIN, "it changed while it was read; push again when no program writes to it", str(path))
     return hasher.hexdigest()
 
 

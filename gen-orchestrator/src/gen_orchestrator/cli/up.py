@@ -47,7 +47,7 @@ def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     engine = click.option(
         "--engine", envvar="COZYCTL_ENGINE", default="", metavar="COMMAND", help="docker, podman or buildah, with its options."
     )
-    text = "How what is published becomes a release, where a publish does not say."
+    text = "How a published folder becomes a release, unless the publish says so itself."
     return click.option("--builder", type=click.Choice(BUILDERS), default=BUILDERS[0], show_default=True, help=text)(engine(command))
 
 

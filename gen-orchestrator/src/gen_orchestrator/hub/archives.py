@@ -64,8 +64,8 @@ def unpack(archive: IO[bytes], archive_bytes: int, into: Path, limits: Limits = 
                     size_bytes += member.size
                     if size_bytes > most:
                         raise ArchiveError(
-                            f"the files hold more than {most} bytes ({limits.size_bytes >> 20} MiB, and {limits.ratio} times the archive, "
-                            "are the most): keep models and data outside of the project"
+                            f"the files have more than {most} bytes (the limits are {limits.size_bytes >> 20} MiB and {limits.ratio} "
+                            "times the archive's size): keep models and data outside of the project"
                         )
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:

@@ -62,7 +62,7 @@ def checked(pieces: Iterator[bytes], kept: KeptFile) -> Iterator[bytes]:
             yield held
         held = piece
     if (found := digest.hexdigest()) != kept.sha256:
-        raise DamagedError(f"{kept.blob} has the sha256 {found}; kept was {kept.sha256}")
+        raise DamagedError(f"{kept.blob} has the sha256 {found}; expected {kept.sha256}")
     if held:
         yield held
 

@@ -63,7 +63,7 @@ class Inbox:
             status = os.lstat(path)
             is_own = stat.S_ISREG(status.st_mode) and (linked or status.st_nlink == 1) and status.st_uid == os.geteuid()
             if not is_own:
-                raise NotLaidError(f"{name} in the inbox is no file of its own; expected a copy, no link")
+                raise NotLaidError(f"{name} in the inbox is not a separate file; expected a copy, not a link")
             path.rename(target)
         except FileNotFoundError:
             raise NotLaidError(f"there is no {name} in the inbox") from None

@@ -33,7 +33,7 @@ class Home:
             elif place != known:
                 what = "was removed" if place is None else "was replaced by another file"
                 raise StoreMovedError(
-                    f"{path} {what} while it was in use: nothing more is accepted. Put the data folder back as it was, or stop the "
+                    f"{path} {what} while it was in use: no more data is accepted. Put the data folder back as it was, or stop the "
                     "platform, which then writes what it has to where it was"
                 )
 

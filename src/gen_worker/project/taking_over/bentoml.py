@@ -102,7 +102,7 @@ def _found(root: Path, file: Path, module: ast.Module, service: ast.ClassDef) ->
     if not wanted and (root / "bentofile.yaml").is_file():
         more.append("bentofile.yaml: its Python packages; add them to pyproject.toml")
     lines = [f"from {file.stem} import {service.name}", "", "", "@functools.cache", f"def service() -> {service.name}:"]
-    lines += ['    """Made by the first run, and kept."""', f"    return {service.name}()"]
+    lines += ['    """Made by the first run; later runs reuse it."""', f"    return {service.name}()"]
     return Found(
         library="bentoml",
         functions=tuple(functions),

@@ -100,10 +100,14 @@ def read(root: Path) -> Found:
     lines = [f"from {Path(file).with_suffix('').as_posix().replace('/', '.')} import {class_name}", "", ""]
     if is_set_up_async:
         lines += [f"made: list[{class_name}] = []", "", "", f"async def predictor() -> {class_name}:"]
-        lines += ['    """Made and set up by the first run, and kept."""', "    if not made:", f"        new = {class_name}()"]
+        lines += ['    """Made and set up by the first run; later runs reuse it."""', "    if not made:", f"        new = {class_name}()"]
         lines += ["        await new.setup()", "        made.append(new)", "    return made[0]"]
     else:
-        lines += ["@functools.cache", f"def predictor() -> {class_name}:", '    """Made and set up by the first run, and kept."""']
+        lines += [
+            "@functools.cache",
+            f"def predictor() -> {class_name}:",
+            '    """Made and set up by the first run; later runs reuse it."""',
+        ]
         lines += [f"    new = {class_name}()", *["    new.setup()"] * (setup is not None), "    return new"]
     function = FoundFunction(
         name=predict.name,
@@ -136,5 +140,5 @@ def _config(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise TakeOverError(f"{path.name} cannot be read: {exc}") from None
     if not isinstance(found, dict):
-        raise TakeOverError(f"{path.name} is no table of settings")
+        raise TakeOverError(f"{path.name} is not a table of settings")
     return found

@@ -96,7 +96,7 @@ def _found(root: Path, file: Path, module: ast.Module, api: ast.ClassDef) -> Fou
         raise TakeOverError(f"{where}: its methods are async; make them plain methods first")
     steps = ["api().decode_request(payload)" if decode else "payload"]
     lines = [f"from {file.stem} import {api.name}", "", "", "@functools.cache", f"def api() -> {api.name}:"]
-    lines += ['    """Made and set up by the first run, and kept."""', f"    made = {api.name}()"]
+    lines += ['    """Made and set up by the first run; later runs reuse it."""', f"    made = {api.name}()"]
     lines += ["    made.setup(device_name())"] * ("setup" in methods) + ["    return made", "", ""]
     lines += [
         "def device_name() -> str:",

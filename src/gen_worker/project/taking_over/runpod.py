@@ -60,7 +60,7 @@ def _found(root: Path, file: Path, module: ast.Module, config: dict[str, ast.exp
     functions = {each.name: each for each in module.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
     handler = functions.get(name)
     if handler is None or not handler.args.args:
-        raise TakeOverError(f"{file}: the handler {name or 'that is started'} is no function of this module")
+        raise TakeOverError(f"{file}: the handler {name or 'that is started'} is not a function of this module")
     job = handler.args.args[0].arg
     fields, is_whole = fields_read_from(handler, job, "input")
     where = f"{file}: {name}"

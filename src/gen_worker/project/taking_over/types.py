@@ -91,7 +91,7 @@ class Types:
     def _default(self, name: str, node: ast.expr, is_file: bool) -> str:
         value = literal(node)
         if value is None and not (isinstance(node, ast.Constant) and node.value is None):
-            self.notes.append(f"{self._where}: the default of {name}, {ast.unparse(node)}, is no literal, so the field is required")
+            self.notes.append(f"{self._where}: the default of {name}, {ast.unparse(node)}, is not a literal, so the field is required")
             return ""
         if is_file and value is not None:
             self.notes.append(f"{self._where}: the file {name} had the default {value!r}; it is required now")

@@ -59,7 +59,7 @@ def main_module(found: Found) -> str:
     """The text of the module with the functions."""
     body = "\n\n".join(_function(each, _python_name(each, found), several=len(found.functions) > 1) for each in found.functions)
     text = f"{found.setup}\n\n\n{body}"
-    head = [f'"""Functions that call the code of a {found.library} project, which lies beside this package, unchanged."""', ""]
+    head = [f'"""Functions that call the code of a {found.library} project, whose unchanged code is beside this package."""', ""]
     standard = [name for name in ("asyncio", "functools", "pathlib", "sys") if f"{name}." in text]
     head += [f"import {name}" for name in standard]
     streams = [name for name in ("AsyncIterator", "Iterator") if re.search(rf"\b{name}\[", text)]
