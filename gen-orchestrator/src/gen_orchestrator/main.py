@@ -1,4 +1,4 @@
-"""`gen-orchestrator`: the control plane for servers, and what operators do with its store."""
+"""`gen-orchestrator`: the control plane for servers, and store maintenance for operators."""
 
 import click
 

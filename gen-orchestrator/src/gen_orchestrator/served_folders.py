@@ -1,7 +1,8 @@
 """Publishes each edit of project folders as a release, while this node leads.
 
-A folder's first release gets the tags `prod` and `dev`. Each edit makes a new release under `dev`; `prod` stays until a promote, or
-moves along with `follow`. A release is a copy of the source: what works keeps serving while the new code is broken.
+A folder's first release gets the tags `prod` and `dev`. Each edit makes a new release under `dev`; `prod` stays until a
+promote, or moves along with `follow`. A release is a copy of the source, so working code keeps serving while new code
+is broken.
 """
 
 import asyncio

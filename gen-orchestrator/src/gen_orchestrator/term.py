@@ -1,9 +1,10 @@
 """One leadership, from its epoch to its end: everything that may exist only while this node leads.
 
-begin: writer, dispatcher, gateway (the open runs are read before any worker may register) -> keeper -> routes
-end:   workers drain, or go on for the next leader -> streams end -> writer (writes what waits) -> leadership is given back
+    begin: writer, dispatcher, gateway (the open runs are read before any worker may register) -> keeper -> routes
+    end:   workers drain, or continue for the next leader -> streams end -> writer (writes what waits) -> leadership is given back
 
-Its knowledge of runs is a copy of the store's, and is dropped with the term: the next leader, here or elsewhere, reads it again.
+Its knowledge of runs is a copy of the store's, and is dropped with the term: the next leader, here or elsewhere, reads
+it again.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Delivers webhooks: signed (Standard Webhooks), to checked addresses, with retries, across restarts.
 
-The store is the queue: each pending delivery has a due time, of a calendar that nobody sets. One task reads it, a few threads
-send the requests, and each result is written back. A host that fails five times in a row is paused; its deliveries
-wait without losing a try.
+The store is the queue: each pending delivery has a due time, by a clock that settings of the wall clock do not move.
+One task reads the queue, a few threads send the requests, and each result is written back. A host that fails five times
+in a row is paused; its deliveries wait without losing a try.
 """
 
 import asyncio

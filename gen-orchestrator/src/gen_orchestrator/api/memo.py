@@ -1,13 +1,13 @@
-"""Equal requests share one run, where a function says so: `memo = "10m"` in cozy.toml.
+"""Equal requests share one run, for functions with `memo = "10m"` in cozy.toml.
 
-    first request            a run, as any
-    the same, while it goes  joins it
-    the same, soon after     is answered by it
-    it failed, or is old     a new run, that the next ones share
+    first request                the run starts as usual
+    the same, while it runs      joins that run
+    the same, soon after         gets its result
+    it failed, or is too old     a new run, which the next requests share
 
-Requests are equal if owner, release, function and payload are equal; the order of keys does not matter. A memo uses idempotency: its key is
-an idempotency key that no caller can send, and after a run that no longer answers, the next key contains that run's id. So memos survive
-restarts, and of two simultaneous requests only one starts a run.
+Requests are equal if owner, release, function and payload are equal; the order of keys does not matter. A memo uses
+idempotency: its key is an idempotency key that no caller can send, and after a run that can no longer be reused, the
+next key contains that run's id. So memos survive restarts, and of two simultaneous requests only one starts a run.
 """
 
 import hashlib

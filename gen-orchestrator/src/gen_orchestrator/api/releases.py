@@ -1,8 +1,9 @@
-"""Releases and the tags that point at them: lists, what differs, and moving a tag.
+"""Releases and the tags that point at them: lists, differences, and moving a tag.
 
-A tag moves by compare-and-set where the caller says what it must point at now. A move that would break callers is refused until it is asked
-for by `"breaking": true`; back to a release that the tag pointed at before, it never is. A move to a release that does not pass the golden
-requests of the function is refused until it is asked for by `"skip_gates": true`.
+A tag moves by compare-and-set if the caller names the release that it must point at now. A move that would break
+callers is refused unless the request has `"breaking": true`; a move back to a release that the tag pointed at before is
+always allowed. A move to a release that does not pass the golden requests of the function is refused unless the request
+has `"skip_gates": true`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What deleting releases takes and gives, for the OpenAPI document."""
+"""The operations that delete releases, for the OpenAPI document."""
 
 from gen_orchestrator.api.operations import NUMBER, TEXT, list_of, object_of, operation, path, statuses
 from gen_orchestrator.domain.pruning import MAX_KEEP

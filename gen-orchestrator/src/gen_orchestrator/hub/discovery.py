@@ -1,9 +1,9 @@
 """Reads the functions of a project in a separate process, which imports the author's code.
 
-Of a folder that its author serves, that is as if the author had done it. Code that somebody sent is kept apart: it sees none of our
-variables, and where we are root it runs as a user of its own, with a copy of the source, which cannot read what is ours. All that it starts
-ends with it. That user has to reach the interpreter and its packages; where it cannot (they lie below a closed folder, such as root's
-home), the code runs as we do, and its log says so.
+For a folder that its author serves, this is the same as if the author had imported it. Published code is isolated: it
+gets none of our variables. If we are root, it runs as a separate user with a copy of the source, and cannot read our
+files. All processes that it starts end with it. That user must be able to reach the interpreter and its packages. If it
+cannot (they are below a closed folder, such as root's home), the code runs as our own user, and the build log says so.
 """
 
 import asyncio

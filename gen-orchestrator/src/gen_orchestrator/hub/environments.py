@@ -1,8 +1,9 @@
-"""Python environments for published projects: one for each set of requirements, kept and shared by all releases that ask for the same.
+"""Python environments for published projects: one for each set of requirements, kept and shared by all releases with
+the same requirements.
 
-A project that needs only gen-worker runs in the environment of this program. Any other gets a virtual environment with the dependencies
-in its pyproject.toml, and the gen-worker that runs here, because the public index has another package of that name. With a uv.lock,
-exactly the locked versions are installed, and their hashes checked.
+A project that needs only gen-worker runs in the environment of this program. Any other project gets a virtual
+environment with the dependencies in its pyproject.toml, and the gen-worker that runs here, because the public index has
+another package of that name. With a uv.lock, exactly the locked versions are installed, and their hashes checked.
 """
 
 import asyncio

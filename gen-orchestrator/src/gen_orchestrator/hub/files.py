@@ -1,12 +1,12 @@
 """Files of runs. Each attempt's files are separate, and only those of the winning attempt are visible.
 
     <files>/<owner>/<run>/<attempt>/<ref>      a record: size, digest, and which blob has the bytes.
-                                               attempt 0: what its caller sent with it, `runs/<run>/inputs/...`
+                                               attempt 0: files that the caller sent with the run, `runs/<run>/inputs/...`
     blobs: runs/<owner>/<run>/<random>         each written once, in a folder or in a bucket
 
-The bytes come first, then the record gets its name, by one rename, if its attempt is still the present one: the end of an attempt is a
-seal, and what comes later changes nothing. A ref under `runs/<run_id>/` is looked up by that run first, then, as any other ref, by the
-run that saved it last and won.
+The bytes are written first. Then the record gets its name by one rename, if its attempt is still the current one: the
+end of an attempt seals its files, and later writes have no effect. A ref under `runs/<run_id>/` is first looked up in
+that run, then, like any other ref, in the last winning run that saved it.
 """
 
 import base64

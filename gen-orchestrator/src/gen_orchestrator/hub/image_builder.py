@@ -1,10 +1,12 @@
-"""Releases that run in containers: an image is built from the project's Dockerfile, or is there; the manifest is read out of it.
+"""Releases that run in containers: the image is built from the project's Dockerfile, or exists already; its manifest is
+read from it.
 
-    source -> context (with the gen-worker that runs here, where the project names none) -> docker, podman or buildah -> check -> label
+    source -> context (with the gen-worker that runs here, if the project names none) -> docker, podman or buildah -> check -> label
            -> the release's source is `REPOSITORY@DIGEST`
 
-Nothing of the project runs outside of a container. Images of the platform bear names below `cozy.local/OWNER/`, with a digest of their
-context as tag: the same source is the same image, and so the same release. They belong to their owner: nobody else can publish one.
+None of the project's code runs outside of a container. Images that the platform builds have names below
+`cozy.local/OWNER/`, with a digest of their context as tag: the same source gives the same image, and so the same
+release. They belong to their owner: nobody else can publish one.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""What `uv.lock` says a project runs with: each package that this machine needs, by its version and its hashes.
+"""Reads from `uv.lock` which packages a project needs on this machine, with versions and hashes.
 
-The lock holds packages for all machines and for all groups. Those that the project itself needs here are found by following its
-dependencies, and theirs, wherever a marker holds. gen-worker is left out: a platform runs its own.
+The lock contains packages for all machines and for all groups. The packages needed here are found by following the
+project's dependencies, and their dependencies, whose markers are true. gen-worker is left out: a platform installs its
+own.
 """
 
 from collections.abc import Iterator, Mapping

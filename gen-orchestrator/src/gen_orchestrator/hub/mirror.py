@@ -1,12 +1,12 @@
-"""Mirrors models of Hugging Face, downloaded once for all workers. A request for a missing model starts its download; the client asks
-again.
+"""Mirrors models from Hugging Face, downloaded once for all workers. A request for a missing model starts its download;
+the client repeats the request.
 
-    asked ---> waiting ---> fetching ---> a version of `hf/<org>--<name>`, from then on found like any other
-                            fetching ---> failed: the reason for a while; asked again after that, it is tried again
+    requested ---> waiting ---> fetching ---> a version of `hf/<org>--<name>`, from then on found like any other
+                                fetching ---> failed: keeps the reason for a while; a request after that tries again
 
-A worker chooses what it needs of a repository by the precisions that it can use, and so does this: a job is one ref for one list of
-precisions. The files come through a cache of their own beside the store, and are linked from there, not copied. A mirror of a branch stays
-at the version that came first; forgotten (`cozyctl models rm hf/ORG--NAME`), it is fetched anew.
+A worker chooses the files of a repository by the precisions that it can use, and so does the mirror: a job is one ref
+for one list of precisions. The files are downloaded to a separate cache beside the store, and are linked from there,
+not copied. A mirror of a branch stays at its first version; after `cozyctl models rm hf/ORG--NAME` it is fetched again.
 """
 
 import hashlib

@@ -1,13 +1,14 @@
 """Models stored on the platform: blobs by content, versions as lists of blobs, tags that point at versions.
 
-    <folder>/blobs/blake3/ab/cd/<hex>          each content once, whoever pushed it; laid out as workers do, who link instead of copying
-    <folder>/repos/<owner>/<repo>/versions/<digest>.json     what a version consists of; never changes
-    <folder>/repos/<owner>/<repo>/tags/<tag>.json            which version a tag means, for each precision of its weights
-    <folder>/inbox                                           where clients on this machine lay files (`hub/inbox.py`)
+    <folder>/blobs/blake3/ab/cd/<hex>          each content once, for all owners; the layout of workers, who link instead of copying
+    <folder>/repos/<owner>/<repo>/versions/<digest>.json     the files of a version; never changes
+    <folder>/repos/<owner>/<repo>/tags/<tag>.json            the version that a tag points at, for each precision of its weights
+    <folder>/inbox                                           where clients on this machine put files (`hub/inbox.py`)
 
-A push sends the list first, hears which blobs are missing, sends these, and sends the list again: a push that was cut off goes on where
-it was. A blob gets its name when its digest was found right. Versions are checked before they exist: their weights are safetensors whose
-headers are true, unless who pushes says that anything may be in them. Blocking, any thread.
+A push sends the list first, gets the missing blobs as the answer, sends these, and sends the list again; so an
+interrupted push can be resumed. A blob gets its name once its digest has been found correct. Versions are checked
+before they exist: their weights must be safetensors with correct headers, unless the client allows unsafe files.
+Blocking, any thread.
 """
 
 import contextlib

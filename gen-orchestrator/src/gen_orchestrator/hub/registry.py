@@ -1,10 +1,11 @@
 """Resolves `owner/endpoint/function[:tag]` to a release, once, when a run is accepted.
 
-Everything is in the store; a copy in memory answers requests. A tag points at a published release at all times: releases are added
-before tags move, and never deleted while a tag points at them.
+Everything is in the store; a copy in memory answers requests. A tag points at a published release at all times:
+releases are added before tags move, and never deleted while a tag points at them.
 
-A deleted release keeps its row, for the history of tags and for runs that name it, and gets nothing any more: no tag, no run, no worker.
-`gone` has those that are deleted, and those of which that is about to be decided (`hub/removal.py`). Published again, it is there again.
+A deleted release keeps its row, for the history of tags and for runs that name it. It gets no tag, no run and no worker
+any more. `gone` has the deleted releases, and those whose deletion is being decided (`hub/removal.py`). If it is
+published again, it exists again.
 """
 
 import hashlib

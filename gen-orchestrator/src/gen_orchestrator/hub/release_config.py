@@ -1,4 +1,4 @@
-"""The models of a release, as its workers get them when they join: which they may use, by function and key, and which to fetch now."""
+"""The models of a release, for workers that join: which models they may use, by function and key, and which to fetch now."""
 
 from gen_worker.contract.manifest import Manifest
 from gen_worker.refs import canonical_ref

@@ -1,11 +1,13 @@
-"""What releases take on this machine's disk, and removing it: folders of sources, environments that they share, images of our making.
+"""The disk use of releases, and their deletion: folders of sources, environments that they share, images that the
+platform built.
 
     releases/NAME/{source, manifest.json}    a published source, or a copy of a served folder; `source/.venv` links to its environment
-    environments/KEY                         one for all releases that ask for the same packages
-    trash/NAME                               on its way out
+    environments/KEY                         one for all releases that need the same packages
+    trash/NAME                               about to be deleted
 
-A folder leaves its place in one step, so that a kill in the middle leaves a release whole or gone; what lies in `trash` is nobody's.
-Nobody makes a release meanwhile (`Making`): a build finds an environment, and needs it until its release links to it. All methods block.
+A folder is moved in one step, so that a kill in the middle leaves a release complete or gone; nothing uses folders in
+`trash`. No release is made meanwhile (`Making`), because a build needs its environment before its release links to it.
+All methods block.
 """
 
 import contextlib

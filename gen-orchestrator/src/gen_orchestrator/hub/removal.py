@@ -1,10 +1,11 @@
-"""Deleting releases: first the word for good, then the files.
+"""Deletes releases: first a final mark in the store, then the files.
 
-    asked --used? 409--> gone (no new run) --open run? 409--> marked in the store --> its workers end --> files to the trash --> cleared
-                                                                    |  a kill from here on: the next leader goes on with the files
+    request --used? 409--> gone (no new run) --open run? 409--> marked in the store --> its workers end --> files to the trash --> cleared
+                                                                    |  after a kill from here on, the next leader continues with the files
 
-The mark is one statement that has all conditions in it, so a promote beside it finds the release there or deleted, and a tag never points
-at what is. Files go while nobody makes a release (`Making`): who publishes the same source again has it back, whole.
+The mark is one statement with all conditions in it. So a concurrent promote finds the release either there or deleted,
+and a tag never points at a deleted one. Files are deleted while no release is made (`Making`): if the same source is
+published again, the release is there again, complete.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """Files that callers upload, by owner and ref, until they expire.
 
-    <folder>/records/<owner>/<sha256 of the ref>.json    what an upload is, and which blob has its bytes
+    <folder>/records/<owner>/<sha256 of the ref>.json    facts about an upload, and which blob has its bytes
     blobs: uploads/<owner>/<random>                      each written once
 
-The blob comes first, then the record that names it, by one rename: who reads sees the old file or the new one, whole. A blob that no
-record names, of an upload that was cut off or replaced, goes with the next sweep. Records are read once, by the node that leads; only
-this object changes them afterwards. Any thread.
+The blob is written first, then the record that names it, by one rename: a reader sees the complete old file or the
+complete new one. A blob without a record, from an interrupted or replaced upload, is deleted by the next sweep. The
+leading node reads the records once; afterwards only this object changes them. Any thread.
 """
 
 import contextlib

@@ -1,7 +1,9 @@
-"""Runs that runs have asked for (`ctx.invoke`): which belong to which, and what follows when the one that asked is over.
+"""Runs started by other runs (`ctx.invoke`): which child belongs to which parent, and what happens when the parent has
+ended.
 
-A child is a run as any other. It names its parent, and its idempotency key, which no caller can send, is made of the parent, the number of
-the call, and what was asked for: so a retry of the parent finds the child that it had. What goes on when the parent is over is canceled.
+A child is an ordinary run that names its parent. Its idempotency key, which no caller can send, is made of the parent,
+the number of the call, the function and the payload. So a retry of the parent finds the existing child. Children that
+are still active when the parent ends are canceled.
 """
 
 import asyncio

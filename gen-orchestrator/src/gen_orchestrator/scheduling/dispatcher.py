@@ -1,22 +1,24 @@
-"""The leader's heart: looks at what waits and who is there, decides, sends, and records what comes of it.
+"""The heart of the leader: looks at the waiting runs and the available workers, decides which run goes where, sends the
+commands, and records the results.
 
-Everything here happens on one event loop. What must not be lost goes through the `Writer`, and the next step of a run follows its
-commit:
+Everything here happens on one event loop. Changes that must not be lost go through the `Writer`, and the next step of a
+run follows its commit:
 
     submit ----put Accept----> WAITING ----put Lease----> LEASING ---committed: send---> LEASED
                                  ^                                                        |  result, loss, time-out
                                  |            put Requeue                                 v
                               DELAYED <------------------------------------------------ ENDING ---put Finish---> OVER
 
-Accept and Lease of a run that finds a free worker travel in one transaction. The command leaves after the commit, so that attempt
-numbers survive this process. A result is acknowledged to the worker after the commit of `Finish`. Callbacks of the writer come in the
-order of `put`; each checks that the run is still where it was, because a cancel or a loss may have come between.
+If a run finds a free worker, its Accept and Lease share one transaction. The command is sent after the commit, so that
+attempt numbers survive this process. A result is acknowledged to the worker after the commit of `Finish`. The writer's
+callbacks come in the order of `put`. Each checks that the run is still in the expected state, because a cancel or a
+loss may have come between.
 
-Who may move a run: its worker's result, while it is LEASED and that worker has it; a loss of that worker; a cancel; a timer. Whoever
-comes first sets ENDING, and the others find that.
+A run is moved by the result of its worker (while it is LEASED and that worker has it), by a loss of that worker, by a
+cancel, or by a timer. The first of these sets ENDING, and the others then see that.
 
-The steps are modules of their own: `intake` accepts, `waiting_runs` has WAITING and DELAYED, `placing` chooses, `leasing` leases,
-`overdue` has the timers of LEASED, `recorder` writes what ENDING leads to.
+The steps are separate modules: `intake` accepts, `waiting_runs` has WAITING and DELAYED, `placing` chooses, `leasing`
+leases, `overdue` has the timers of LEASED, `recorder` writes the results of ENDING.
 """
 
 import asyncio

@@ -1,10 +1,12 @@
-"""The port for workers, open for as long as the node lives: served while this node leads, sent on to the leader while another does.
+"""The port for workers, open for the node's whole life. Streams are served while this node leads, and redirected to the
+leader otherwise.
 
-    leading:                         the stream is the gateway's
+    leading:                         the gateway serves the stream
     another leads and answers:       not_leader:<its address>
-    nobody leads, or none answers:   the stream is held for a while; whoever leads next has the worker at once
+    nobody leads, or none answers:   the stream is held for a while; the next leader has the worker at once
 
-Without that wait a worker would find nobody, wait longer from round to round, and come back seconds after the new leader.
+Without that wait a worker would find no leader, wait longer from round to round, and come back seconds after the new
+leader.
 """
 
 import asyncio

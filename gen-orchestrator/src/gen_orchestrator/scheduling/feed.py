@@ -1,13 +1,16 @@
-"""What readers of one run see, as it comes: numbered events of each attempt, and where to resume.
+"""The events of one run for its readers, as they come: numbered per attempt, with a position from which a reader can
+resume.
 
     attempt 1:  1-1  1-2  1-3          the worker was lost
-    attempt 2:  2-1  2-2 ... 2-n       a reader gets `restart` before 2-1, never a splice
+    attempt 2:  2-1  2-2 ... 2-n       a reader gets `restart` before 2-1; events of two attempts are never mixed
     sealed:     the reader gets `done`
 
-Laws: per attempt the numbers are 1 to n without gap or repeat; nothing comes after the seal. Numbered events are what the run says
-(progress, output, log, metric, custom, error). A change of status has no number: it tells what is, and who resumes is told again.
+Laws: within an attempt the numbers are 1 to n without gap or repeat; nothing comes after the seal. Numbered events are
+what the run reports (progress, output, log, metric, custom, error). A change of status has no number: it describes the
+current state, and a reader that resumes gets it again.
 
-The feed is bounded. What it loses is in the store, until that is forgotten too; a reader whose place is gone gets `snapshot` first.
+The feed is bounded. Events that it drops are still in the store until they are deleted there; a reader whose position
+is no longer stored gets `snapshot` first.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""What the ends of attempts tell of workers and releases: who is to be replaced, and what is paused.
+"""Judges workers and releases by how their attempts end: which worker must be replaced, and which release is paused.
 
-The dispatcher and the gateway report; the keeper of the fleet looks, and acts; `news` wakes it.
+The dispatcher and the gateway report ends of attempts. The fleet's keeper reads the judgement and acts; `news` wakes
+it.
 """
 
 import asyncio

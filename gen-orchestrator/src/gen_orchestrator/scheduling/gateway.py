@@ -1,11 +1,11 @@
-"""Workers come in here: their token is checked, their stream is served, their runs are followed over reconnects and losses.
+"""Serves workers: checks their tokens, serves their streams, and tracks their runs across reconnects and losses.
 
     stream opens: token ok? -> first registration -> `Pool` (new, back, or a new process under an old id)
     stream ends:  the worker is away; its runs stay with it until the lease is over
-    lease over (30 s without a word), or its process is known dead: its runs are taken back
+    lease over (30 s of silence), or its process is known dead: its runs are taken back
 
-A worker that is back has its runs, or their results, in its outbox: nothing is executed again. Runs of it that are not ours any more
-were given to somebody else meanwhile: it is told to stop them, and their results are dropped.
+A worker that is back still has its runs, or their results in its outbox: nothing is executed again. If some of its runs
+were given to another worker meanwhile, it is told to stop them, and their results are dropped.
 """
 
 import asyncio

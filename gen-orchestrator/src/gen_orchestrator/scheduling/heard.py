@@ -1,8 +1,9 @@
-"""What a worker says of itself and of its runs, checked where it enters. Pure.
+"""Checks what a worker reports about itself and its runs, where it enters. Pure.
 
-A worker runs the code of an author, and may be of any version: nothing that it says may break what is shared, such as the list of all runs,
-a placement, or the take-up after a restart. What passes here can be decoded, stored, shown as JSON and counted with; nobody checks it
-again. Whoever keeps something new of a worker adds its check here.
+A worker runs an author's code, and may be of any version. Nothing that it reports may break shared things, such as the
+list of all runs, a placement, or the recovery after a restart. Whatever passes these checks can be decoded, stored,
+shown as JSON and counted with; no later code checks it again. Code that stores another value from a worker must add its
+check here.
 """
 
 from typing import Any

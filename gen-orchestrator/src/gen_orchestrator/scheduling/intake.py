@@ -1,9 +1,9 @@
-"""Accepting a run: it is answered for after its commit, and it is one run however often it is asked for.
+"""Accepts runs. The caller gets its answer after the commit, and equal requests for one run give one run.
 
 put Accept --written--> accepted: the caller is told
-           --refused--> the key or id has a run already: that one is told of
-           --nothing was written--> the caller is told why; the run was never there
-           --unknown--> the caller is told that; the run stays in line until it is known, here and in the store the same one
+           --refused--> the key or id belongs to an existing run: the caller gets that one
+           --nothing was written--> the caller is told why; the run never existed
+           --unknown--> the caller is told that; the run stays in line until its state is known, here and in the store
 """
 
 import asyncio

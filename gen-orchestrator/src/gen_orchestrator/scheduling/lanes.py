@@ -1,4 +1,4 @@
-"""All lanes of a leader, and how much of each owner waits in them."""
+"""All lanes of a leader, and how many runs of each owner wait in them."""
 
 from gen_orchestrator.domain.admission import Load, Refusal, refusal
 from gen_orchestrator.domain.queue import Waiting

@@ -1,11 +1,11 @@
-"""Which worker has which run: gives a run to a worker, sends the command after the commit, and takes the run from the worker again.
+"""Assigns runs to workers: gives a run to a worker, sends the command after the commit, and takes the run back.
 
-    lease --put Lease--> LEASING --committed--> LEASED: the command leaves
+    lease --put Lease--> LEASING --committed--> LEASED: the command is sent
                                  --the store has the run's end--> over
                                  --canceled meanwhile-----------> ENDING
-                                 --the worker went meanwhile----> ENDING, and back to the queue
+                                 --the worker left meanwhile----> ENDING, and back to the queue
 
-A run counts for its worker and its lane from `lease` or `adopt` to `detach`, whatever comes of it.
+A run counts against its worker and its lane from `lease` or `adopt` to `detach`, whatever its result.
 """
 
 from collections.abc import Callable

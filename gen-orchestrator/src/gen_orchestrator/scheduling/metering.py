@@ -1,4 +1,4 @@
-"""Measures what attempts use (`domain/receipts`): by what their workers say, and by this program's clock."""
+"""Measures what attempts use (`domain/receipts`), from the workers' reports and this program's clock."""
 
 from gen_orchestrator.domain.receipts import Prices, Said, Usage, attempt
 from gen_orchestrator.scheduling.heard import metrics_in, moved_models

@@ -1,4 +1,4 @@
-"""An open run in the leader's memory: its stored state, and what is known only now."""
+"""An open run in the leader's memory: its stored state, and state that is only in memory."""
 
 import asyncio
 from enum import Enum

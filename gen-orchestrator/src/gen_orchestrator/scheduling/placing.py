@@ -1,8 +1,9 @@
-"""Decides which waiting runs of a lane go to which workers now: reads the pool, chooses (`domain/routing`), and keeps workers free for
-isolated runs (`domain/losses`). The dispatcher then leases the chosen runs.
+"""Decides which waiting runs of a lane go to which workers now: reads the pool, chooses (`domain/routing`), and keeps
+workers free for isolated runs (`domain/losses`). The dispatcher then leases the chosen runs.
 
-A run that waits for a particular worker is passed over, and others need not wait behind it. A run that must be alone and finds every
-worker busy has the one kept free that will be done soonest; of a release one worker at a time, so that the others go on.
+A run that waits for a particular worker is skipped, so that others need not wait behind it. If a run must be alone and
+all workers are busy, the worker that will finish first is kept free for it; this happens with only one worker of a
+release at a time, so that other runs continue.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,13 @@
-"""Workers of plain protocol 1.0 that come back: they lose messages with a stream, and say neither which runs they have nor what was lost.
+"""Handles workers of plain protocol 1.0 that reconnect: they lose messages with a stream, and report neither which runs
+they have nor what was lost.
 
-    back -> interrupt its streams: deltas may be missing, so their next result, whatever it says, leads to another attempt
-         -> once it has told what it still had to tell (SETTLE_S): send the commands of its runs again
-              it has the run:     it refuses the second command (`duplicate_run_id`) and goes on; its result counts
-              it does not (the result was lost with the stream): it runs it again
+    back -> interrupt the streams of its runs: deltas may be missing, so their next result, whatever it says, leads to another attempt
+         -> after it has sent what had collected (SETTLE_S): send the commands of its runs again
+              it has the run:     it refuses the second command (`duplicate_run_id`) and continues; its result counts
+              it does not (the result was lost with the stream): it executes the run again
 
-Without this a run whose result was lost would be with its worker for ever. Ours need none of it: they keep what is not confirmed.
+Without this, a run whose result was lost would stay with its worker forever. Our own workers do not need it: they keep
+unconfirmed messages.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
 """Writes final states, requeues and events of runs, in order.
 
-The end of a run is never dropped: the writer keeps it in line until the store has it. Only a leader that was deposed stops: its successor
-decides. What a worker said is acknowledged (`Hold`) when it is written.
+The end of a run is never dropped: the writer keeps it in line until the store has it. Only a deposed leader stops: its
+successor decides. A worker's message is acknowledged (`Hold`) when it is written.
 
-A batch that seemed to fail may have been written. So an operation that is refused is no error: what the store has is taken over, whoever
-wrote it.
+A batch that seemed to fail may have been written. So a refused operation is no error: the state in the store is
+adopted, whoever wrote it.
 """
 
 import asyncio

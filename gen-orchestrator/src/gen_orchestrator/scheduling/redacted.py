@@ -1,4 +1,4 @@
-"""Removes secrets from worker messages on arrival, so nothing behind this stores, shows, sends or logs one."""
+"""Removes secrets from worker messages on arrival, so that no later code stores, shows, sends or logs one."""
 
 import msgspec
 

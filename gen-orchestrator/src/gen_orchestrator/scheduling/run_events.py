@@ -1,9 +1,9 @@
-"""What a run says while its worker has it: noted where the control plane wants to know, kept for readers, written.
+"""Events of a run while its worker has it: used by the control plane itself, kept for readers, and stored.
 
     Event --noted--> started, metrics, warnings, stuck
           --shown--> the run's feed --> the store; its acknowledgement (`Hold`) waits for that write
 
-An event of an earlier attempt, one that the feed has already, or one that is no JSON is dropped.
+An event of an earlier attempt, an event that the feed already has, and an event that is not JSON are dropped.
 """
 
 from gen_orchestrator.scheduling.heard import is_json, kept_metrics

@@ -3,9 +3,10 @@
     first request of a key --read from the store, open runs from memory--> counted here, run by run
     its budgets change, or its day or month is over --> read again at the next request
 
-The answer and the run's entry among the open ones happen in one step of the loop: of requests that come at once, none sees the other's
-room. While a key is being read its requests wait, so that no run is counted twice or missed. Only the leader accepts runs, and the store
-takes nothing of a leader that was deposed: so what the next one reads is what was accepted.
+Checking a budget and adding the run to the open ones is one step of the event loop, so concurrent requests cannot use
+the same remainder. While a key is being read, its requests wait, so that no run is counted twice or missed. Only the
+leader accepts runs, and the store refuses writes of a deposed leader, so the next leader reads exactly the accepted
+runs.
 """
 
 import asyncio

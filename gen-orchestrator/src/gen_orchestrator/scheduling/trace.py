@@ -1,7 +1,9 @@
-"""What routing decided, from what: a file of JSON lines by which other policies are tried offline (`benchmarks/routing_replay.py`).
+"""Records what routing decided, and from which facts: a file of JSON lines with which other policies can be tried
+offline (`benchmarks/routing_replay.py`).
 
-Workers are noted when they join, change what they hold, or go; runs when they are given to a worker, with everything the decision was made
-from, and when their worker has told how they ended. Payloads and outputs are not in it, nor who asked.
+Workers are recorded when they join, change their models, or leave. Runs are recorded when they are given to a worker,
+with all facts that the decision used, and when their worker has reported how they ended. Payloads, outputs and callers
+are not recorded.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,10 +1,10 @@
-"""Workers whose addresses of a model have expired ask for fresh ones on their stream.
+"""Renews a model's download URLs for workers whose URLs have expired, on the worker's stream.
 
     UrlRefreshRequest        (our workers)        -> UrlRefreshResponse
     event model.url_refresh  (published workers)  -> the release's configuration again, with the files of that model
 
-A published worker fetches models by the addresses in that configuration alone, so it gets them when it joins, too. What cannot be resolved
-is not answered: the worker says then that no fresh addresses came.
+A published worker fetches models only by the URLs in that configuration, so it also gets them when it joins. A model
+that cannot be resolved gets no answer: the worker then reports that no new URLs came.
 """
 
 import asyncio

@@ -1,11 +1,12 @@
 """Runs without a worker: queued in their lane, or delayed until they are due.
 
-put --due--------------------> WAITING --(`Placing` gives it to a worker)--> LEASING
-    --its time is not there--> DELAYED --its time--> WAITING
-WAITING --its start deadline is over, and it never ran--> ENDING, as expired
+    put --due--------------------> WAITING --(`Placing` gives it to a worker)--> LEASING
+        --not due yet------------> DELAYED --due--> WAITING
+    WAITING --its start deadline has passed, and it never ran--> ENDING, as expired
 
-The store has times of the wall clock, and somebody may set that clock, or the next leader's differs. So a run's times are read off it
-once, when this leader first sees the run (`see`); from then on the monotonic clock counts, and no retry waits longer than retries do.
+The store has times of the wall clock, which may be set, or differ from the next leader's clock. So this leader converts
+a run's times once, when it first sees the run (`see`). From then on the monotonic clock counts, and no retry waits
+longer than the longest pause between retries.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""The schema, as steps that are only ever added. A store remembers how many it has taken.
+"""The schema, as a list of steps. Steps are only ever added. A store records how many it has taken.
 
-`{blob}` and `{real}` stand for the dialect's words.
+`{blob}` and `{real}` stand for the type names of the dialect.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""What is written: one value a change, gathered into batches.
+"""The operations that change the store: one value per change, collected into batches.
 
-An operation is a compare-and-set on one run. A batch is one transaction, fenced by the leader's epoch: either the writer still
-leads, and each operation says for itself whether it happened, or nothing is written and `DeposedError` is raised.
+An operation is a compare-and-set on one run. A batch is one transaction, fenced by the leader's epoch: either the
+writer still leads, and each operation has its own result, or nothing is written and `DeposedError` is raised.
 """
 
 import msgspec

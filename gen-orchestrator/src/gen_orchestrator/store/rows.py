@@ -1,4 +1,4 @@
-"""From a row to a value. A database takes any value in any column, and files rot: what is read is checked, row by row."""
+"""Converts rows to values. A database accepts any value in any column, and files rot, so each row is checked when it is read."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,8 @@
-"""What the stores of SQLite and PostgreSQL do alike: every read, and the changes that are one statement or a list of them.
+"""The common part of the SQLite and PostgreSQL stores: every read, and the changes that are one statement or a list of
+them.
 
-A store brings three primitives: read rows, change by one statement, do several in one transaction. How it connects, locks, waits and
-fails is its own.
+A store provides three primitives: read rows, change by one statement, do several in one transaction. Each store has its
+own way to connect, lock, wait and fail.
 """
 
 from abc import ABC, abstractmethod

@@ -1,9 +1,9 @@
 """The store of one machine: SQLite, one file, one process, one writing connection.
 
-WAL with `synchronous=FULL`: a commit that was answered survives a crash of the machine. Nobody else checkpoints, nothing is mapped
-into memory, and a lock file keeps a second process away: two writers of one WAL file that know nothing of each other's fences would
-be two leaders. On a full disk, deletes go on (`store/reserve.py`). Readers have connections of their own, one a thread, so that a long
-list never holds up a commit.
+WAL with `synchronous=FULL`: a confirmed commit survives a crash of the machine. No other connection checkpoints,
+nothing is mapped into memory, and a lock file keeps a second process out: two writers of one WAL file that do not see
+each other's fences would be two leaders. On a full disk, deletes still work (`store/reserve.py`). Readers have
+connections of their own, one per thread, so that a long list never delays a commit.
 """
 
 import fcntl

@@ -1,11 +1,12 @@
-"""A writer thread: each round takes all waiting operations, commits them in one transaction, and reports to the event loop.
+"""A writer thread: each round takes all waiting operations, commits them in one transaction, and reports to the event
+loop.
 
-While a commit waits for the disk, the next batch collects. What one turn of the loop puts goes into one batch: the thread is told at the
-turn's end. So a busy leader writes large batches, and an idle one writes at once.
+While a commit waits for the disk, the next batch collects. All operations of one turn of the loop go into one batch:
+the thread is told at the end of the turn. So a busy leader writes large batches, and an idle one writes at once.
 
     put (loop) --end of the turn--> Line --> writer thread: apply, commit --> one call to the loop --> each operation's callback
 
-The line is bounded by whoever admits runs; every operation here belongs to a run that was admitted. `Line` says what happens when a
+Admission of runs bounds the line: every operation here belongs to an admitted run. `Line` says what happens when a
 batch fails. After `DeposedError` nothing is written any more.
 """
 
