@@ -29,7 +29,7 @@ from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.gateway import Gateway
 from gen_orchestrator.scheduling.lane import Lane
-from gen_orchestrator.scheduling.pool import Pool
+from gen_orchestrator.scheduling.pool import Pool, Worker
 from gen_worker.clock import Clock
 from gen_worker.log import Log
 
@@ -74,6 +74,7 @@ class Keeper:
         self._fleet = fleet
         self._gateway = gateway
         self._pool = pool
+        pool.when_joined(self._note_joined)
         self._dispatcher = dispatcher
         self._fitness = fitness
         self._tokens = tokens
@@ -227,6 +228,11 @@ class Keeper:
         joined = [worker for worker in self._pool.of_release(release_id) if worker.worker_id not in self._children]
         return children + sum(1 for worker in joined if worker.link is not None and not worker.draining)
 
+    def _note_joined(self, worker: Worker) -> None:
+        child = self._children.get(worker.worker_id)
+        if child is not None:
+            child.joined = True
+
     async def _keep(self) -> None:
         while True:
             try:
@@ -245,7 +251,6 @@ class Keeper:
         now_s = self._clock.now_s()
         for worker_id, child in list(self._children.items()):
             self._stop_idle(worker_id, child)
-            child.joined = child.joined or self._pool.get(worker_id) is not None
             if not child.joined and not child.stopping and now_s - child.started_s > START_S:
                 self._fitness.ignores(worker_id, f"it has not registered within {START_S:.0f} s of its start")
                 why = f"its worker did not start within {START_S:.0f} s: does the import of its code hang?"
@@ -329,8 +334,6 @@ class Keeper:
             self._log.info("worker.ended", worker_id=worker_id, status=status)
             return  # the next leader takes care of its runs
         worker = self._pool.get(worker_id)
-        if child is not None:
-            child.joined = child.joined or worker is not None
         served = worker is not None and worker.given > len(worker.runs)  # one of its runs is over, so it did not crash at its start
         self._gateway.process_ended(worker_id)
         # it was told to end by us, or ended normally for another reason

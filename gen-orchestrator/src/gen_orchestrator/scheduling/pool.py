@@ -6,7 +6,7 @@
 A worker keeps its runs while it is away, so a reconnect costs nothing. Its last report and later assignments both count.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from gen_orchestrator.domain.losses import Loss, is_kept_apart
@@ -188,6 +188,11 @@ class Pool:
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
         self._of_release: dict[str, dict[str, Worker]] = {}
+        self._joined: list[Callable[[Worker], None]] = []
+
+    def when_joined(self, callback: Callable[[Worker], None]) -> None:
+        """Call this for each worker that joins, however soon it leaves again."""
+        self._joined.append(callback)
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(list(self._workers.values()))
@@ -201,6 +206,8 @@ class Pool:
     def add(self, worker: Worker) -> None:
         self._workers[worker.worker_id] = worker
         self._of_release.setdefault(worker.release_id, {})[worker.worker_id] = worker
+        for callback in self._joined:
+            callback(worker)
 
     def remove(self, worker: Worker) -> None:
         if self._workers.get(worker.worker_id) is worker:
