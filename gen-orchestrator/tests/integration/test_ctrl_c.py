@@ -107,6 +107,6 @@ def test_a_canary_of_an_endpoint_passes_over_functions_that_are_there_already(pl
     assert promote("local/probe/echo:dev").returncode == 0
     done = promote("local/probe:dev", "--canary", "10%")
     assert done.returncode == 0, done.stderr
-    assert "echo:prod points at" in done.stderr
+    assert "echo:prod already points at" in done.stderr
     assert "local/probe/version:prod" in done.stdout
     assert "local/probe/echo:prod" not in done.stdout
