@@ -95,6 +95,19 @@ def test_what_all_owners_share_is_for_operators(keyed: Keyed) -> None:
         assert [answer.status_code for answer in answers] == [403, 200], answers[0].text
 
 
+def test_what_people_name_things_holds_no_control_characters(keyed: Keyed) -> None:
+    """It is printed on terminals of others, and stored by databases that take no NUL."""
+    for text in ("\0", "\x1b[2J", "a\rb", "\x9b31m"):
+        file = {"path": "x", "size_bytes": 0, "blake3": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}
+        for method, path, options in (
+            ("POST", "/v1/keys", {"json": {"scopes": ["invoke"], "name": text}}),
+            ("POST", "/v1/endpoints/publish", {"params": {"message": text}, "headers": {"content-type": "application/gzip"}}),
+            ("PUT", "/v1/models/local/named/tags/latest", {"json": {"files": [file], "message": text}}),
+        ):
+            answer = keyed.ask(keyed.ours, method, path, **options)
+            assert (answer.status_code, "control characters" in answer.text) == (400, True), (path, answer.text)
+
+
 def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) -> None:
     secrets = [things[name] for name in ("golden_id", "run_id", "worker_id", "release_id", "build_id", "key_id")] + [
         "secret-output",

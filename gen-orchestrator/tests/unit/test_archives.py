@@ -71,6 +71,8 @@ def test_who_may_execute(tmp_path: Path) -> None:
         ([("a/" * 41 + "x", b"")], "too deep"),
         ([("x" * 256, b"")], "too long"),
         ([("\udcff", b"")], "not a valid file name"),
+        ([("a\x1b[2Jb", b"")], "not a valid file name"),
+        ([("a\nb", b"")], "not a valid file name"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, members: list[tuple[str, bytes] | tarfile.TarInfo], said: str) -> None:
@@ -111,6 +113,19 @@ def test_what_was_cut_off(tmp_path: Path) -> None:
     ):
         with pytest.raises(ArchiveError):
             read(data, tmp_path / str(number))
+
+
+def test_what_follows_the_end_is_padding_alone(tmp_path: Path) -> None:
+    whole = archive(("a", b"x" * 10_000))
+    raw = gzip.decompress(whole)
+    read(gzip.compress(raw + bytes(100_000)), tmp_path / "padded")
+    for number, data in enumerate((whole + whole, gzip.compress(raw + b"x"), gzip.compress(raw + bytes(5 << 20)), whole[:-8], whole[:-1])):
+        with pytest.raises(ArchiveError):
+            read(data, tmp_path / str(number))
+    flipped = bytearray(whole)
+    flipped[-6] ^= 1  # of the checksum
+    with pytest.raises(ArchiveError):
+        read(bytes(flipped), tmp_path / "flipped")
 
 
 @given(place=st.integers(0, 1 << 16), value=st.integers(0, 255))

@@ -8,6 +8,7 @@ import msgspec
 from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept
+from gen_orchestrator.api.plain_text import checked_text
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
@@ -35,6 +36,10 @@ class BuildRoutes:
         """
         query = request.query()
         message, builder, image = query.get("message", ""), query.get("builder", ""), query.get("image", "")
+        try:
+            checked_text(message, "the message")
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
         if len(message) > MAX_MESSAGE_CHARACTERS:
             raise RequestError(400, "validation", f"a message of {len(message)} characters; at most {MAX_MESSAGE_CHARACTERS}")
         if builder and builder not in self._builds.builders:

@@ -6,6 +6,7 @@ import msgspec
 
 from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
+from gen_orchestrator.api.plain_text import checked_text
 from gen_orchestrator.auth.keys import INVOKER, Keys
 from gen_orchestrator.domain import budgets
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, Caller, Key
@@ -67,6 +68,7 @@ class KeyRoutes:
             wanted = msgspec.json.decode(await request.body(MAX_BODY_BYTES), type=NewKey)
             if len(wanted.name) > MAX_NAME_CHARACTERS or not 0 <= wanted.life_s <= MAX_LIFE_S:
                 raise ValueError(f"name: at most {MAX_NAME_CHARACTERS} characters; life_s: 0 to {MAX_LIFE_S:.0f} seconds")
+            checked_text(wanted.name, "the name")
             own = self._owner if caller.owner == ALL_OWNERS else caller.owner
             owner = wanted.owner or own
             if not caller.sees(owner):

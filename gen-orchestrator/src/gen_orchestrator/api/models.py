@@ -6,6 +6,7 @@ import msgspec
 
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept, take_body
+from gen_orchestrator.api.plain_text import checked_text
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.mirror import OWNER as MIRROR_OWNER
 from gen_orchestrator.hub.mirror import Mirror, MirrorBusyError, mirrored
@@ -61,6 +62,7 @@ class ModelRoutes:
         name = self._name(request)
         try:
             wanted = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=Push)
+            checked_text(wanted.message, "the message")
             missing = await asyncio.to_thread(self._store.missing, wanted.files)
             if missing:
                 near = {"inbox": await asyncio.to_thread(self._store.inbox.offer)} if _is_near(request) else {}

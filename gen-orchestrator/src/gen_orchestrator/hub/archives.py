@@ -7,6 +7,7 @@ Header blocks are decoded by `tarfile`; the walk over them is ours, since `tarfi
 
 import gzip
 import tarfile
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ import msgspec
 BLOCK = 512
 MAX_HEADER_BYTES = 64 << 10
 MAX_PART_BYTES = 255
+MAX_PADDING_BYTES = 1 << 20
 MAX_DEPTH = 40
 
 
@@ -75,6 +77,7 @@ def unpack(archive: IO[bytes], archive_bytes: int, into: Path, limits: Limits = 
                 except (FileExistsError, NotADirectoryError):
                     raise ArchiveError(f"{name!r} is a file and a folder") from None
                 files += 1
+            _end(stream)
         except (OSError, EOFError, zlib.error) as exc:
             if isinstance(exc, OSError) and not isinstance(exc, gzip.BadGzipFile):
                 raise
@@ -119,6 +122,15 @@ def _members(stream: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+def _end(stream: gzip.GzipFile) -> None:
+    """Read what follows the end mark: padding. Only there does gzip compare its checksum."""
+    padding = 0
+    while chunk := stream.read(BLOCK * 20):
+        padding += len(chunk)
+        if chunk.strip(b"\0") or padding > MAX_PADDING_BYTES:
+            raise ArchiveError("there is something after the archive's end mark; expected one tar archive")
+
+
 _KINDS = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
@@ -160,7 +172,7 @@ def _content(stream: gzip.GzipFile, size_bytes: int, name: str) -> Iterator[byte
 
 def _checked(name: str) -> str | None:
     """The entry's name, relative and normalised; None for the folder itself."""
-    if "\0" in name or "\\" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+    if "\\" in name or any("\ud800" <= letter <= "\udfff" or unicodedata.category(letter) == "Cc" for letter in name):
         raise ArchiveError(f"{_shown(name)} is not a valid file name")
     if name.startswith("/"):
         raise ArchiveError(f"{_shown(name)} is an absolute name")

@@ -19,6 +19,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.lock_files import NAME as LOCK
 from gen_orchestrator.hub.lock_files import LockError, Pinned, pinned_in
@@ -27,6 +30,7 @@ from gen_worker.project.wheel import write_wheel
 
 BUILD_TIMEOUT_S = 1800.0
 _READY = ".ready"
+_REMOTE = ("https://", "http://", "git+https://", "git+http://", "git+ssh://")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy")
 _PREFIXES = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -44,10 +48,27 @@ class EnvironmentFailedError(Exception):
 
 
 def requirements_of(source: Path) -> list[str]:
-    """A project's requirements besides gen-worker, sorted."""
+    """A project's requirements besides gen-worker, sorted. `EnvironmentFailedError` for what is not a requirement.
+
+    They become arguments of an installer. An option among them, such as `-r FILE` or `--target FOLDER`, would have it
+    read or write files of this machine, and quote them in the build log.
+    """
     found = read_toml(source / "pyproject.toml").get("project", {}).get("dependencies", [])
-    listed = [text.strip() for text in found if isinstance(text, str)] if isinstance(found, list) else []
-    return sorted(text for text in listed if text and _name(text) != "gen-worker")
+    if not isinstance(found, list):
+        raise EnvironmentFailedError("pyproject.toml: dependencies is not a list; expected requirements such as 'numpy>=2'")
+    listed = []
+    for text in found:
+        try:
+            wanted = Requirement(text)
+        except (InvalidRequirement, TypeError):
+            raise EnvironmentFailedError(
+                f"pyproject.toml: the dependency {text!r:.200} is not a requirement; expected a package, such as 'numpy>=2'"
+            ) from None
+        if wanted.url is not None and not wanted.url.lower().startswith(_REMOTE):
+            raise EnvironmentFailedError(f"pyproject.toml: the dependency {text!r:.200} names no package index; expected an https URL")
+        if canonicalize_name(wanted.name) != "gen-worker":
+            listed.append(text.strip())
+    return sorted(listed)
 
 
 def build_environment(env: Mapping[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ class TagMovedError(Exception):
     """Someone else moved the tag first; `now` is where it points."""
 
     def __init__(self, now: Tag | None) -> None:
-        super().__init__(f"the tag has moved; it now points at {now.release_id if now else 'nothing'} now")
+        super().__init__(f"the tag has moved; it points at {now.release_id if now else 'nothing'} now")
         self.now = now
 
 
