@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gen_worker.contract.manifest import Manifest
-from gen_worker.leaving import INTERRUPTED
+from gen_worker.leaving import interrupted_once
 from gen_worker.project.apart import Report, discover_apart
 from gen_worker.project.discovery import discover, function_entries
 from gen_worker.project.origin import foreign_problem
@@ -75,10 +75,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        return main(check_version=options.check_version)
+        with interrupted_once() as interruption:
+            return main(check_version=options.check_version)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return interruption.status
 
 
 if __name__ == "__main__":

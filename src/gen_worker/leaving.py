@@ -44,37 +44,56 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return tuple(found)
 
 
+class Interruption:
+    """Which signal has interrupted a command, if any."""
+
+    number: int | None = None
+
+    @property
+    def status(self) -> int:
+        """What a shell shows for a program that this signal ended."""
+        return 128 + (self.number or signal.SIGINT)
+
+
 @contextlib.contextmanager
-def interrupted_once() -> Iterator[None]:
-    """While open, the first Ctrl-C raises `KeyboardInterrupt`. A second one ends the process at once, without waiting
-    for the work that the first one has to finish, and without a traceback. For the main thread of a command; an
-    existing handler of the caller's stays.
+def interrupted_once() -> Iterator[Interruption]:
+    """While open, the first Ctrl-C raises `KeyboardInterrupt`, and so do the other signals that ask a program to end. A
+    second one ends the process at once, without waiting for the work that the first one has to finish, and without a
+    traceback. For the main thread of a command; an existing handler of the caller's stays.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
+    found = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield found
         return
 
     def first(number: int, frame: object) -> NoReturn:
-        signal.signal(number, second)
+        found.number = number
+        for each in taken:
+            signal.signal(each, second)
         raise KeyboardInterrupt
 
     def second(number: int, frame: object) -> NoReturn:
-        end_at_once()
+        end_at_once(found.status)
 
-    signal.signal(signal.SIGINT, first)
+    taken = {
+        number: before for number in stop_signals() if (before := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler)
+    }
+    for number in taken:
+        signal.signal(number, first)
     try:
-        yield
+        yield found
     finally:
-        if signal.getsignal(signal.SIGINT) in (first, second):  # unless `leave` has installed its own
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, before in taken.items():
+            if signal.getsignal(number) in (first, second):  # unless `leave` has installed its own
+                signal.signal(number, before)
 
 
-def end_at_once() -> NoReturn:
+def end_at_once(status: int = INTERRUPTED) -> NoReturn:
     """End a command that was interrupted twice. Shows the terminal's cursor again, which a progress bar may have hidden."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}ended at once\n")
         sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(status)
 
 
 @cache

@@ -1,5 +1,8 @@
 """Ctrl-C in verbs: a line, status 130, no traceback; twice, at once."""
 
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +34,23 @@ def test_while_a_project_is_imported(project: Callable[..., Path], verb: list[st
         assert terminal.status() == 130
         said = terminal.text.replace("\r", "").replace("\n", "").replace("^C", "")  # the terminal shows ^C before or after what is printed
         assert said == "importinginterrupted"
+
+
+@pytest.mark.parametrize(
+    "command", [["gen_worker.cli", "run"], ["gen_worker.cli", "dev"], ["gen_worker.testing.http_runner"], ["gen_worker.discover"]]
+)
+def test_a_service_manager_may_end_it_then_too(project: Callable[..., Path], tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "tmp").mkdir()
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=project(SLOW), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"importing\n"
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == b"interrupted\n"
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 @pytest.mark.parametrize("module", ["gen_worker.discover", "gen_worker.testing.http_runner"])

@@ -11,7 +11,7 @@ import msgspec
 
 from gen_worker import __version__
 from gen_worker.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
-from gen_worker.leaving import finish, interrupted_once
+from gen_worker.leaving import Interruption, finish, interrupted_once
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
 from gen_worker.project.stdout import Stdout, silence
@@ -113,22 +113,24 @@ def group() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """ROOT of the command line. Exit status: 0 ok, 1 the run failed, 2 usage, 3 not found, 4 auth, 5 time-out, 130
-    interrupted, 141 the reader of our output went away (`cozyctl run ... | head -1`).
+    interrupted (143 by SIGTERM, 129 by SIGHUP), 141 the reader of our output went away (`cozyctl run ... | head -1`).
     """
     arguments = sys.argv[1:] if argv is None else argv
     stdout = Stdout()
+    interruption = Interruption()
     try:
-        with interrupted_once():
+        with interrupted_once() as interruption:
             status: Any = group.main(args=arguments, prog_name="cozyctl", standalone_mode=False, obj=stdout)
     except (click.exceptions.Abort, KeyboardInterrupt):  # before or after the verb's own work
-        sys.exit(finish(EXIT_INTERRUPTED, Log()))
+        sys.exit(finish(interruption.status, Log()))
     except click.ClickException as exc:
         _show_usage_error(exc, stdout, as_json="--json" in arguments)
         sys.exit(exc.exit_code)
     except BrokenPipeError:
         silence()
         sys.exit(EXIT_BROKEN_PIPE)
-    sys.exit(finish(status if isinstance(status, int) else 0, Log()))
+    status = status if isinstance(status, int) else 0
+    sys.exit(finish(interruption.status if status == EXIT_INTERRUPTED else status, Log()))
 
 
 def _show_usage_error(exc: click.ClickException, stdout: Stdout, *, as_json: bool) -> None:

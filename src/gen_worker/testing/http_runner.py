@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.server import DEFAULT_LISTEN, ServeOptions, serve
-from gen_worker.leaving import INTERRUPTED
+from gen_worker.leaving import interrupted_once
 
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> int:
@@ -38,10 +38,11 @@ def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ)
         allow_hosts=tuple(args.allow_host),
     )
     try:
-        return serve(options, env)
+        with interrupted_once() as interruption:
+            return serve(options, env)
     except KeyboardInterrupt:  # while it read the project
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return interruption.status
 
 
 if __name__ == "__main__":
