@@ -1,4 +1,4 @@
-"""Addresses and URLs in every form that somebody has got past a check with, and those that have to pass."""
+"""Addresses and URLs in every form that has been used to bypass a check, and valid ones that must pass."""
 
 # ruff: noqa: SIM905
 import ipaddress

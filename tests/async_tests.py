@@ -1,4 +1,4 @@
-"""Async tests of both distributions: each runs on a loop of its own."""
+"""Runs each async test of both distributions on its own loop."""
 
 import asyncio
 import inspect

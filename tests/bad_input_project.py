@@ -1,4 +1,4 @@
-"""The project of functions that are called wrongly, and that behave badly themselves."""
+"""A project whose functions get wrong input, or misbehave themselves."""
 
 CODE = """
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A file server on 127.0.0.1 that answers ranges, and misbehaves in every way that a test asks for."""
+"""A file server on 127.0.0.1 that supports ranges, and misbehaves in every way that a test requests."""
 
 import threading
 import time

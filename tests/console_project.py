@@ -1,4 +1,4 @@
-"""A project whose functions take and give every kind of value, for tests of the console."""
+"""A project whose functions take and return every kind of value, for tests of the console."""
 
 CODE = """
 import struct, zlib

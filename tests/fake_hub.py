@@ -1,4 +1,4 @@
-"""Hugging Face's routes and a hub's, over real files, on the blob server: what the downloaders ask, answered as the real ones do."""
+"""The routes of Hugging Face and of a hub, over real files, on the blob server: it answers the downloaders like the real ones."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A project whose functions give what a page must not believe, and more of it than a page can show; for tests of the console."""
+"""A project whose functions return values that a page must not trust, and more than it can show; for tests of the console."""
 
 CODE = '''
 import base64, struct, zlib

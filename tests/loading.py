@@ -1,4 +1,4 @@
-"""Models loaded by our loaders, to be compared with the libraries' own loading."""
+"""Models loaded by our loaders, for comparison with the libraries' own loading."""
 
 import threading
 from pathlib import Path

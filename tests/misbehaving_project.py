@@ -1,4 +1,4 @@
-"""A project whose functions do what no function should."""
+"""A project whose functions misbehave."""
 
 CODE = """
 import contextvars

@@ -1,4 +1,4 @@
-"""The project that tests of the OpenAI door serve: stand-ins for models, one of each task."""
+"""The project that the tests of the OpenAI front door serve: stand-ins for models, one for each task."""
 
 MEDIA = """
 @worker_function(task="embeddings")

@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that cuts, freezes and redirects: the network as it is on bad days."""
+"""A TCP proxy on 127.0.0.1 that cuts, freezes and redirects connections, like a bad network."""
 
 import asyncio
 import socket

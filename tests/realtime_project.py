@@ -1,4 +1,4 @@
-"""The websocket handlers that tests of the dev runner open."""
+"""The websocket handlers that the dev runner's tests open."""
 
 CODE = '''
 import threading

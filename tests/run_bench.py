@@ -1,4 +1,4 @@
-"""An executor of real parts, and a caller who writes down what it hears of its runs."""
+"""An executor made of real parts, and a caller that records what it hears about its runs."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""The project that tests of the dev runner serve."""
+"""The project that the dev runner's tests serve."""
 
 CODE = """
 class In(msgspec.Struct):

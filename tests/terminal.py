@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, as a person starts it: what it writes, and Ctrl-C."""
+"""A program on its own terminal, as a person starts it: its output, and Ctrl-C."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Models of real classes with random weights, small enough to make for a test."""
+"""Models of real classes with random weights, small enough to create in a test."""
 
 from pathlib import Path
 from typing import Any

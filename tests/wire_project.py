@@ -1,4 +1,4 @@
-"""The project that tests on the wire serve."""
+"""The project that the wire tests serve."""
 
 CODE = """
 import dataclasses

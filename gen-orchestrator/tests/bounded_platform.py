@@ -1,4 +1,4 @@
-"""A platform that asks for keys, with what callers of several keys do on it."""
+"""A platform that requires keys, and helpers for callers with different keys."""
 
 import asyncio
 from typing import Any

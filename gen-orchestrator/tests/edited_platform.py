@@ -1,4 +1,4 @@
-"""A platform whose project was edited once, for tests of what stands between two releases."""
+"""A platform whose project was edited once, for tests of the differences between two releases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

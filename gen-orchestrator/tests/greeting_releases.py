@@ -1,4 +1,4 @@
-"""Releases of a small project, published as callers publish, whose function waits where it is told to."""
+"""Releases of a small project, published as callers publish, whose function waits when it is told to."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Hugging Face's routes over a few files, on this machine."""
+"""Hugging Face's routes over a few files, served on this machine."""
 
 import hashlib
 from collections.abc import Mapping

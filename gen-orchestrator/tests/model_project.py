@@ -1,4 +1,4 @@
-"""A project that needs a model of the platform's own, and what a test does to push one."""
+"""A project that needs a model stored on the platform, and helpers to push one."""
 
 import json
 import os

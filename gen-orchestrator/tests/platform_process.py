@@ -1,4 +1,4 @@
-"""A platform in a process of its own, over a project written for the tests, and what callers do with it."""
+"""A platform in a separate process, with a project written for the tests, and helpers for its callers."""
 
 import json
 import os

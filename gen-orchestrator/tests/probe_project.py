@@ -1,4 +1,4 @@
-"""The project that the tests' platforms serve: a function for each thing that a run can do."""
+"""The project that the tests' platforms serve: one function for each thing that a run can do."""
 
 COZY_TOML = """\
 schema_version = 1

@@ -1,4 +1,4 @@
-"""Workers of the published package gen-worker 0.3.2, in an environment of its own, with a project that this package can serve, too."""
+"""Workers of the published package gen-worker 0.3.2, in a separate environment, with a project that this package can serve, too."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Websocket handlers served by `cozyctl dev` and by `cozyctl up`, and clients of them."""
+"""Websocket handlers served by `cozyctl dev` and by `cozyctl up`, and clients for them."""
 
 import asyncio
 import json

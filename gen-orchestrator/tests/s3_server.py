@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on ports of its own, for tests of what lies in a bucket."""
+"""A real S3 server (SeaweedFS) on its own ports, for tests of files in a bucket."""
 
 import json
 import os

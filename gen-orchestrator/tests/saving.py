@@ -1,4 +1,4 @@
-"""Saves of a run's file, as its worker makes them."""
+"""Saves a run's files like its worker."""
 
 import time
 

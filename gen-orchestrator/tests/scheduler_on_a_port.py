@@ -1,4 +1,4 @@
-"""A scheduler on a port of its own, for tests that speak to it as workers do."""
+"""A scheduler on its own port, for tests that talk to it like workers."""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""Nodes of `gen-orchestrator serve` in processes of their own."""
+"""Nodes of `gen-orchestrator serve` in separate processes."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Wheels in a folder, in place of a package index: made-up ones, and those of what is installed here."""
+"""Wheels in a folder, instead of a package index: made-up ones, and those of installed packages."""
 
 import hashlib
 import importlib.metadata

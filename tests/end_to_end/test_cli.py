@@ -1,4 +1,4 @@
-"""cozyctl as a user runs it: output, exit codes, JSON."""
+"""cozyctl from a user's view: output, exit codes, JSON."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`cozyctl models`: plans, fetching, checking, collecting, as a user sees them."""
+"""`cozyctl models` from a user's view: plan, prefetch, verify, gc."""
 
 import json
 import os

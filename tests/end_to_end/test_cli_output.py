@@ -1,4 +1,5 @@
-"""What `cozyctl` prints where: JSON alone on stdout whoever writes there, streams as text, real tracebacks, a quiet end before a closed pipe."""
+"""Where `cozyctl` prints what: only JSON on stdout whoever else writes there, streams as text, real tracebacks, a quiet end when a pipe
+is closed."""
 
 import json
 import os

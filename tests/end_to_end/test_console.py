@@ -1,4 +1,4 @@
-"""The console of the dev runner in a real browser; skipped where there is none."""
+"""The dev runner's console in a real browser. Skipped without a browser."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""The console of the dev runner against what functions and people do to it, in a real browser; skipped where there is none."""
+"""The dev runner's console against hostile functions and users, in a real browser. Skipped without a browser."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Websockets in the console of the dev runner, in a real browser; skipped where there is none."""
+"""Websockets in the dev runner's console, in a real browser. Skipped without a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ctrl-C in verbs: a line, status 130, no traceback; twice, at once."""
+"""Ctrl-C in verbs: one line, status 130, no traceback; a second Ctrl-C ends the verb at once."""
 
 import os
 import signal

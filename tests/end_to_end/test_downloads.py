@@ -1,4 +1,4 @@
-"""Real models from a hub on 127.0.0.1 into a runner: fetched once, and never asked for again."""
+"""Real models from a hub on 127.0.0.1 into a runner: fetched once, and not requested again."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

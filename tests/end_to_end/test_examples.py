@@ -1,4 +1,4 @@
-"""Every example as its own README runs it; pictures are checked by a classifier, text by reading it."""
+"""Every example, run as its README says; a classifier checks pictures, and texts are compared."""
 
 import io
 import json

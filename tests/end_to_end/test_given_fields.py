@@ -1,4 +1,4 @@
-"""What `cozyctl run -i` takes: pipes, stdin, and texts that the locale does not know."""
+"""Values of `cozyctl run -i`: pipes, stdin, and texts that the locale cannot encode."""
 
 import json
 import os

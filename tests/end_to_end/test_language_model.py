@@ -1,4 +1,5 @@
-"""A real language model out of a gguf file: fetched from a hub that cuts every answer, loaded, streamed. Slow: gguf weights are converted on loading."""
+"""A real language model from a gguf file: fetched from a hub that breaks every download, loaded, streamed. Slow: gguf weights are
+converted on loading."""
 
 from collections.abc import Callable, Iterator
 from importlib import metadata

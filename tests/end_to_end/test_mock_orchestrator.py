@@ -1,4 +1,4 @@
-"""The documented one-shot scheduler, run as its command line against a real worker."""
+"""The documented mock orchestrator, run by its command line with a real worker."""
 
 import os
 import re

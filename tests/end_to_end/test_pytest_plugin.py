@@ -1,4 +1,4 @@
-"""What a tenant writes: three lines, the real worker behind them."""
+"""A test as an author writes it: three lines, with a real worker behind them."""
 
 import subprocess
 import sys

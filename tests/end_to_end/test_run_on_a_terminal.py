@@ -1,4 +1,4 @@
-"""`cozyctl run` on a terminal: a debugger has it to itself, and what a function logs is shown."""
+"""`cozyctl run` on a terminal: a debugger gets the terminal to itself, and what a function logs is shown."""
 
 import sys
 from collections.abc import Callable

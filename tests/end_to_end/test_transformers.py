@@ -1,4 +1,4 @@
-"""Transformers models, tokenizers and processors by injection, on the text encoder of the digits pipeline."""
+"""Injected transformers models, tokenizers and processors, with the text encoder of the digits pipeline."""
 
 from collections.abc import Callable
 from pathlib import Path

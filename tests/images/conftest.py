@@ -1,4 +1,4 @@
-"""Images built by `cozyctl build` with buildah, and commands inside of them."""
+"""Images built by `cozyctl build` with buildah, and commands run inside them."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""As much of an OCI registry as a push needs: uploads of blobs, and manifests. https://github.com/opencontainers/distribution-spec"""
+"""The part of an OCI registry that a push needs: uploads of blobs, and manifests. https://github.com/opencontainers/distribution-spec"""
 
 import hashlib
 import threading

@@ -1,4 +1,4 @@
-"""Each step of accepting a run fails in turn, and nothing is left: no file, no id, no place in the queue, no slot."""
+"""Each step of accepting a run fails in turn, and nothing is left behind: no file, id, place in the queue, or slot."""
 
 import json
 import os

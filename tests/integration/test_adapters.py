@@ -1,4 +1,4 @@
-"""Adapters: the same pictures as by the library, and nothing of them left on what others share."""
+"""Adapters: the same pictures as the library makes, and no trace of them in shared objects."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

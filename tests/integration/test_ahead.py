@@ -1,4 +1,4 @@
-"""Models loaded ahead: while nothing runs, what usually follows comes to the device; runs never wait for it."""
+"""Loading ahead: while nothing runs, models that usually follow are loaded to the device; runs never wait for this."""
 
 import asyncio
 import threading

@@ -1,4 +1,5 @@
-"""Code of the author's that waits before the function begins: in a payload type, in a loader, in the text of an error. Others are served on."""
+"""Author's code that blocks before the function begins: in a payload type, in a loader, in the text of an error. Other requests are
+still served."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

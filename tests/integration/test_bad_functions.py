@@ -1,4 +1,4 @@
-"""Functions that misbehave: what the caller reads, and that the dev runner goes on."""
+"""Functions that misbehave: what the caller reads, and that the dev runner keeps serving."""
 
 import time
 from collections.abc import Iterator

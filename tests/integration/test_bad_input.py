@@ -1,4 +1,4 @@
-"""Requests that are wrong, each answered with the message that helps: payloads, bodies, paths, origins."""
+"""Wrong requests, each answered with a helpful message: payloads, bodies, paths, origins."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Refs of files that lead where they must not, in requests for outputs and in payloads."""
+"""Refs of files that lead out of their folder, in requests for outputs and in payloads."""
 
 from collections.abc import Iterator
 from typing import Any

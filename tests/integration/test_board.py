@@ -1,4 +1,4 @@
-"""Who works on what in a download: on files that are not finished, and on each piece once."""
+"""The division of work in a download: only unfinished files are worked on, and each piece once."""
 
 from pathlib import Path
 

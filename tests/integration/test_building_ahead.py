@@ -1,4 +1,4 @@
-"""Models are built without their weights before anybody asks for them: the same as the libraries' own, once each, and in nobody's way."""
+"""Models are built without their weights before they are needed: equal to the libraries' own, once each, and without delaying runs."""
 
 import threading
 from collections.abc import Callable, Sequence

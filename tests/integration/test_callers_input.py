@@ -1,4 +1,4 @@
-"""What callers of the dev runner send, and what they are told of it: warnings, twice-given keys, forms, options."""
+"""Input of the dev runner's callers, and what they are told about it: warnings, duplicate keys, forms, options."""
 
 import json
 from collections.abc import Callable, Iterator

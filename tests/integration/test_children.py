@@ -1,4 +1,4 @@
-"""Functions that make child processes, in every way that Python has for it: in the dev runner and on the wire."""
+"""Functions that start child processes, in every way that Python has: in the dev runner and on the wire."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

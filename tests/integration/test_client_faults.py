@@ -1,4 +1,4 @@
-"""The client against servers and proxies that misbehave: what is sent again, what is not, and what callers are told."""
+"""The client with servers and proxies that misbehave: what it sends again, what it does not, and what its callers are told."""
 
 import asyncio
 import hashlib

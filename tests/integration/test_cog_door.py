@@ -1,4 +1,4 @@
-"""Predictions, asked by the official replicate client and as cog's own clients do, in the dev runner."""
+"""Predictions in the dev runner, requested by the official replicate client and like cog's own clients."""
 
 import base64
 import io

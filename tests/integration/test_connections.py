@@ -1,4 +1,5 @@
-"""Connections that ask too much: long heads, many headers, slow ones, very many. Who works is served all the while, with flat memory."""
+"""Connections that use too much: long headers, many headers, slow ones, very many connections. Other callers are served meanwhile, with
+constant memory."""
 
 import contextlib
 import json

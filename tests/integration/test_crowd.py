@@ -1,4 +1,4 @@
-"""Whose place a new connection gets where a server has no more: that of who does nothing, never of who sends or is answered."""
+"""Which connection is closed for a new one when a server has no more room: an idle one, never one that is sending or being answered."""
 
 import asyncio
 import contextlib

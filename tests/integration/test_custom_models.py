@@ -1,4 +1,4 @@
-"""Managers and downloaders that a program brings along."""
+"""Model managers and downloaders that a program provides itself."""
 
 import asyncio
 from collections.abc import Callable, Iterator

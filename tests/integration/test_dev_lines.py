@@ -1,4 +1,4 @@
-"""What `cozyctl dev` says while it serves."""
+"""The lines that `cozyctl dev` prints while it serves."""
 
 import json
 import re

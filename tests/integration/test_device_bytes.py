@@ -1,4 +1,4 @@
-"""Bytes on their way to a device: the right ones, from files and from host memory, into memory that may fragment."""
+"""Moving bytes to a device: the right ones, from files and from host memory, into memory that may be fragmented."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Downloads against a server that cuts, stalls, lies and expires."""
+"""Downloads from a server that breaks off, stalls, sends wrong bytes, and lets URLs expire."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A caller who is alone is answered by the function's own thread. Nobody may notice, except by the time that it takes."""
+"""A lone caller is answered by the function's own thread. Nothing but the time may differ."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""How programs end: by signals, by `stop`, and whatever an author's code has left running."""
+"""How programs end: by signals, by `stop`, and with author's code still running."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Programs that end while a thread of the author's is in the midst of C++, which would abort if Python unwound it."""
+"""Programs that end while a thread of the author's is inside C++ code, which would abort if Python unwound its stack."""
 
 import os
 import signal

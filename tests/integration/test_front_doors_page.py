@@ -1,4 +1,4 @@
-"""docs/front-doors.md: its functions are served, and each of its snippets prints what the page says."""
+"""docs/front-doors.md: its functions are served, and each snippet prints what the page shows."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A run leaves nothing for the garbage collector to find: what it finds, it stops everything for."""
+"""A run leaves nothing for the garbage collector, whose collections would stop all threads."""
 
 import asyncio
 import gc

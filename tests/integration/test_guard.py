@@ -1,4 +1,4 @@
-"""Guarded downloads against a real server on loopback, reached through a name server of the test's own."""
+"""Guarded downloads from a real server on loopback, reached through the test's own name server."""
 
 import http.server
 import socket

@@ -1,4 +1,4 @@
-"""What functions need of a device for their own work is measured, and left free for them."""
+"""The device memory that functions need for their own work is measured, and kept free."""
 
 import asyncio
 import io

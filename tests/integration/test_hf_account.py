@@ -1,4 +1,4 @@
-"""Folders, switches and tokens are read as huggingface_hub reads them."""
+"""Folders, switches and tokens are read like huggingface_hub reads them."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Servers that refuse for a moment, at every request on the way to a model: all of them are tried again in one way."""
+"""Servers that refuse temporarily, at every request on the way to a model: all are retried in the same way."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Mistakes that an import brings to light: the author's own line, and the fix for this very cause."""
+"""Errors at import: the author's own line, and the fix for this cause."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Libraries are imported before the first run that needs them, and in nobody's way."""
+"""Libraries are imported before the first run that needs them, without delaying other work."""
 
 import asyncio
 import importlib

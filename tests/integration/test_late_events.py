@@ -1,4 +1,4 @@
-"""What the author's code says after its run has ended is no part of the run."""
+"""What the author's code reports after its run has ended is not part of the run."""
 
 from collections.abc import Callable
 from pathlib import Path

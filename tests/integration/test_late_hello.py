@@ -1,4 +1,4 @@
-"""A scheduler on a busy machine, whose hello comes when the worker has taken it for a plain one."""
+"""A scheduler on a busy machine, whose hello comes after the worker has taken it for a plain one."""
 
 import asyncio
 from collections.abc import Callable

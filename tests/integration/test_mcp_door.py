@@ -1,4 +1,4 @@
-"""Functions as tools, by the official MCP client, in the dev runner."""
+"""Functions as tools, called by the official MCP client, in the dev runner."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Running a pipeline in less memory: the same pictures, one saving after the other."""
+"""Running a pipeline with less memory: the same pictures, with each further saving."""
 
 import asyncio
 import io

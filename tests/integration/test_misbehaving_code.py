@@ -1,4 +1,4 @@
-"""Functions that do what none should: each of their runs ends once, says why, and nothing else suffers. In the dev runner and on the wire."""
+"""Functions that misbehave: each of their runs ends once with a reason, and nothing else is affected. In the dev runner and on the wire."""
 
 import asyncio
 import json

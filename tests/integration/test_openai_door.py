@@ -1,4 +1,4 @@
-"""The OpenAI API of the dev runner, asked by the official client."""
+"""The OpenAI API of the dev runner, called by the official client."""
 
 import json
 import socket

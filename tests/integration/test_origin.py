@@ -1,4 +1,4 @@
-"""Another project's package has the name gen-worker on the index: projects name where theirs comes from, and a foreign one is refused."""
+"""The index has another package named gen-worker: projects say where theirs comes from, and a foreign one is refused."""
 
 import json
 import os

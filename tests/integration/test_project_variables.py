@@ -1,4 +1,4 @@
-"""`[env]` of cozy.toml reaches the author's code before it is imported; what is set already stays."""
+"""`[env]` of cozy.toml is set before the author's code is imported; variables that are already set stay."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`cozyctl dev` with websockets: a line for each session; open ones outlive a change of their code."""
+"""`cozyctl dev` with websockets: a line for each session; open sessions continue with their old code after a change."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Models that were evicted and come back: the same as the libraries' own, with their weights where kernels want them."""
+"""Models that are loaded again after an eviction: equal to the libraries' own, with aligned weights."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Input files belong to an execution, not to an id."""
+"""Input files belong to one execution, not to a run id."""
 
 import asyncio
 import threading

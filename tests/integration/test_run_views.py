@@ -1,4 +1,4 @@
-"""What each run gets of a pipeline: a scheduler of its own, as new."""
+"""What each run gets of a shared pipeline: its own new scheduler."""
 
 import copy
 from pathlib import Path

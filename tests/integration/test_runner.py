@@ -1,4 +1,4 @@
-"""The dev HTTP runner in a process of its own: answers of every kind, and the routes beside runs."""
+"""The dev HTTP runner in a separate process: every kind of answer, and the routes other than runs."""
 
 import json
 from collections.abc import Callable, Iterator

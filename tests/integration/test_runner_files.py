@@ -1,4 +1,4 @@
-"""Files that runs of the dev runner are given and save."""
+"""Files that runs of the dev runner get and save."""
 
 import base64
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Runs of the dev runner that wait, are canceled, time out, queue for a slot, or lose their caller."""
+"""Runs of the dev runner that wait, are cancelled, time out, queue for a slot, or lose their caller."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Files of the store that change after they were found right: noticed at their first use in a process, and fetched again."""
+"""Stored files that change after they were verified: noticed at their first use in a process, and fetched again."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Files in folders where a stranger may write: what he puts there leads nowhere."""
+"""Files in folders where other users may write: what they put there has no effect."""
 
 import os
 from pathlib import Path

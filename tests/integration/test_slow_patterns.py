@@ -1,4 +1,4 @@
-"""A caller's text that an author's pattern takes years for is refused, while everybody else is served."""
+"""A text for which an author's pattern would take years is refused, while other requests are served."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""Models of Hugging Face and of a hub, from servers on 127.0.0.1 into real caches."""
+"""Models from Hugging Face and from a hub, from servers on 127.0.0.1 into real caches."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Starting the runner: what operators get wrong, each with the message that helps; and the limits of the environment."""
+"""Starting the runner: operators' mistakes, each with a helpful message; and limits from the environment."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The store of models: what a scheduler lists, hostile lists, several processes, checking and collecting."""
+"""The model store: a scheduler's file lists, hostile lists, several processes, verifying and collecting."""
 
 import io
 import json

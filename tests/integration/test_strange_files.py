@@ -1,4 +1,4 @@
-"""What lies in the store, beside downloads and among saved files that no program of ours has put there."""
+"""Foreign files in the store, beside downloads and among saved files."""
 
 import os
 import random

@@ -1,4 +1,5 @@
-"""Pipelines of transformers and models of sentence-transformers: by annotation, equal to what the libraries load, also after an eviction."""
+"""Pipelines of transformers and models of sentence-transformers: by annotation, equal to what the libraries load, also after an
+eviction."""
 
 import asyncio
 import importlib

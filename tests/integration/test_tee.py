@@ -1,4 +1,4 @@
-"""Weights on their way to the disk and to host memory at once."""
+"""Writing weights to the disk and to host memory at once."""
 
 import random
 import threading

@@ -1,4 +1,4 @@
-"""Programs whose stderr is a pipe that nobody reads, or a terminal that was stopped by Ctrl-S: they go on, and say later what was lost."""
+"""Programs whose stderr is a pipe that nobody reads, or a terminal stopped by Ctrl-S: they continue, and say later what was lost."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The watch of `cozyctl dev` beside folders that vanish, cannot be read, or loop; and code that is broken from the start."""
+"""`cozyctl dev` watching folders that vanish, cannot be read, or loop; and code that is broken from the start."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What comes before and beside the frames of a websocket: who may open one, broken handshakes and frames, silence."""
+"""Websockets apart from their frames: who may open one, broken handshakes and frames, silence."""
 
 import asyncio
 import base64

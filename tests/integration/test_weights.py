@@ -1,4 +1,4 @@
-"""Weights of transformers and diffusers models: what is in the files, what is tied, and what is missing, as the libraries have it."""
+"""Weights of transformers and diffusers models: which are in the files, which are tied, and which are missing, as the libraries see it."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""What the plan chooses is enough for the libraries: tiny random models, saved with everything, loaded from the chosen files alone."""
+"""The files that the plan chooses are enough for the libraries: tiny random models, saved with everything, loaded from the chosen files
+alone."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A worker that fetches what its scheduler has listed: expiry, prefetch, inventory after a restart."""
+"""A worker that fetches the models its scheduler lists: expiry, prefetch, inventory after a restart."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator

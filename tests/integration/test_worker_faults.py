@@ -1,4 +1,4 @@
-"""What networks and schedulers do to a worker, and what it makes of it. Real processes, real sockets."""
+"""Faults of networks and schedulers, and how a worker reacts. Real processes, real sockets."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What no tenant, scheduler or file may do: end a worker, or keep others from being served. One real worker, many bad values."""
+"""No author, scheduler or file may end a worker or keep others from being served. One real worker, many bad values."""
 
 import json
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""Who the worker is and whom it talks to: TLS, client certificates, tokens, their verification."""
+"""The identity of the worker and of its scheduler: TLS, client certificates, tokens, their verification."""
 
 import json
 import threading

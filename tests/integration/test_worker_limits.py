@@ -1,4 +1,4 @@
-"""Schedulers with limits and habits of their own: small messages, short streams, a connection that is half open. Real processes."""
+"""Schedulers with unusual limits and habits: small messages, short streams, a half-open connection. Real processes."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Models over the wire: a release's configuration, load, unload, prefetch, and what the registration says of it."""
+"""Models over the wire: a release's configuration, load, unload, prefetch, and what the registration reports about them."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

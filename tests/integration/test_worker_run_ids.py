@@ -1,4 +1,4 @@
-"""Ids of runs that a scheduler chooses: they become folder names, so a bad one is refused, and removes nothing."""
+"""Run ids that a scheduler chooses: they become folder names, so a bad one is refused, and deletes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path

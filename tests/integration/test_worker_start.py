@@ -1,4 +1,4 @@
-"""What a worker needs to start, and what it says when that is missing."""
+"""What a worker needs to start, and its error when that is missing."""
 
 import subprocess
 import sys

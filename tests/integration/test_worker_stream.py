@@ -1,4 +1,4 @@
-"""What a scheduler drives a worker with, against a worker's side that the test holds in its hands. Real gRPC on 127.0.0.1."""
+"""The scheduler's side of a worker's stream, with a worker's side that the test controls. Real gRPC on 127.0.0.1."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

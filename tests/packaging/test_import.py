@@ -1,4 +1,4 @@
-"""What `import gen_worker` costs and offers."""
+"""What `import gen_worker` costs and provides."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""A failing test is shown although another thread parses at the same time, which upsets Python 3.11's parser."""
+"""A failing test is shown although another thread parses at the same time, which confuses Python 3.11's parser."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the two distributions carry: each its own code, enough to build its wheel from, and nothing of the other."""
+"""The contents of the two source distributions: each has its own code, enough to build its wheel, and nothing of the other."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The wheel in an empty environment: it installs, imports light, and its command gives a result."""
+"""The wheel in an empty environment: it installs, imports quickly, and its command works."""
 
 import json
 import os

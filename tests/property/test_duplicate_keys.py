@@ -1,4 +1,4 @@
-"""A payload with two equal keys is refused, wherever they stand and however they are written; any other is not."""
+"""A payload with two equal keys is refused, wherever they are and however they are written; any other is accepted."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Laws of loading: the manager's loads and leases agree with its devices, whatever comes in which order."""
+"""Laws of loading: the manager's loads and leases agree with its devices, in any order of events."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Laws of payload types: whatever types an author nests, a file in them is found, a clamp holds, and no caller says where a file lies."""
+"""Laws of payload types: however an author nests types, a file in them is found, a clamp holds, and no caller can say where a file is."""
 
 import collections
 import dataclasses

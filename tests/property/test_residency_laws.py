@@ -1,4 +1,4 @@
-"""The laws of the device's memory, whatever happens in which order."""
+"""Laws of the device's memory, in any order of events."""
 
 import contextlib
 from collections import Counter

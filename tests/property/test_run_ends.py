@@ -1,4 +1,4 @@
-"""Whatever breaks, wherever: a run says exactly one outcome, gives back all that it held, and the executor serves the next one."""
+"""Whatever breaks, and wherever: a run reports exactly one outcome, gives back everything it held, and the executor serves the next one."""
 
 import asyncio
 import inspect

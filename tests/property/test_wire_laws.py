@@ -1,4 +1,5 @@
-"""Laws of the protocol: what is encoded comes back; whatever is cut, every run has one result, every delta comes once and in order."""
+"""Laws of the protocol: encoding can be reversed; wherever a stream is cut, every run has one result, and every delta arrives once and
+in order."""
 
 import random
 from typing import Any

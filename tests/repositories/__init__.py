@@ -1,4 +1,4 @@
-"""Listings of repositories as they are published, with who reads which file. The format stands at the head of pipelines.txt."""
+"""Listings of published repositories, and which classes read which files. The head of pipelines.txt describes the format."""
 
 import json
 import re

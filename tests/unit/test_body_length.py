@@ -1,4 +1,4 @@
-"""The declared length of a body is looked at before a byte of it is read."""
+"""The declared length of a body is checked before any byte of it is read."""
 
 from typing import Any
 

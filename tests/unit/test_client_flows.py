@@ -1,4 +1,4 @@
-"""What the client decides, without a socket: flows are asked for their effects, and are told what came of them."""
+"""The client's decisions, without a socket: flows are asked for their effects, and get the results."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Schemas to code: whatever names and types an author has, the code can be read, and the same schemas give the same bytes."""
+"""Schemas to code: whatever names and types an author uses, the code is valid, and equal schemas give equal bytes."""
 
 import ast
 import inspect

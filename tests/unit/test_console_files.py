@@ -1,4 +1,4 @@
-"""The built console that the wheel carries is that of its source, small, and asks nothing of other hosts."""
+"""The built console in the wheel matches its source, is small, and loads nothing from other hosts."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""cozy.toml: what is read, and what every mistake says."""
+"""cozy.toml: what is read, and the message for every mistake."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs in memory: who reads how far, and when a stream may go on."""
+"""Runs in memory: how far readers have read, and when a stream may continue."""
 
 import msgspec
 

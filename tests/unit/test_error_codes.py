@@ -1,4 +1,4 @@
-"""What is said of error codes: each is explained, and the commands that are named exist."""
+"""Error codes: each is explained, and the commands that are named exist."""
 
 import ast
 import json

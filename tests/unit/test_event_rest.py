@@ -1,4 +1,4 @@
-"""Events of one run share wake-ups of the loop; none is lost, none comes late to its end."""
+"""Events of one run share wake-ups of the loop; none is lost, and none comes after the run's end."""
 
 import asyncio
 import threading

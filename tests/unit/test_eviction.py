@@ -1,4 +1,4 @@
-"""Which set of parts goes: the one whose loss is least, as long as trying all sets is cheap."""
+"""Which set of parts is evicted: the one that costs least to lose, if there are few enough sets to try all."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which files are taken of repositories as they really look."""
+"""Which files are chosen from repositories as they are really published."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a worker expects to be asked next, and what it makes of that."""
+"""Which models a worker expects to need next, and what it does about it."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What is read of a gguf file before its weights: the architecture it names."""
+"""Reading a gguf file's header: the architecture it names."""
 
 import struct
 import sys

@@ -1,4 +1,4 @@
-"""Header values by their grammar; hosts and origins by their parts."""
+"""Header values parsed by their grammar; hosts and origins by their parts."""
 
 import pytest
 from hypothesis import given

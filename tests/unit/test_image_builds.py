@@ -1,4 +1,4 @@
-"""What a build prints, what a Dockerfile does, which torch an image gets: read, not run."""
+"""What a build prints, what a Dockerfile does, which torch an image gets: only read, nothing is built."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What discovery says of a parameter's type is what the loaders say when it is loaded."""
+"""Discovery and the loaders agree about which types of parameters can be loaded."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Ranges of a file that are there, against a plain set of bytes."""
+"""Ranges of a file that are present, compared with a plain set of bytes."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Which models a function may use, and which of them a call asks for."""
+"""Which models a function may use, and which of them a call needs."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Where tensors lie in memory: aligned, whole, and cut into slices that cover them."""
+"""The layout of tensors in memory: aligned, whole, and cut into slices that cover them."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""The ledger of a device, step by step: what is reserved, pinned, dropped, and what it says when nothing fits."""
+"""The ledger of a device, step by step: what is reserved, pinned, dropped, and the error when nothing fits."""
 
 from collections.abc import Sequence
 

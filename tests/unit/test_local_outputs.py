@@ -1,4 +1,4 @@
-"""Refs that one save makes a file and another a folder."""
+"""Refs that are a file for one save and a folder for another."""
 
 from pathlib import Path
 

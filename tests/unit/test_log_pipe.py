@@ -1,4 +1,4 @@
-"""What is written for logs never waits for who reads."""
+"""Writing to a log never waits for its reader."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Commands that the documents name: the verbs and options exist."""
+"""Commands in the documents: their verbs and options exist."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What the worker says, and what it says that it is: in the order in which it was said, however slow the stream."""
+"""Messages and registrations of a worker arrive in the order in which they were made, however slow the stream is."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What a function returns or yields: as its signature declares it, and alike for callers of both encodings."""
+"""What a function returns or yields: checked against its signature, and equal for callers of both encodings."""
 
 import datetime
 import enum

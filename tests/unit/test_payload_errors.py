@@ -1,4 +1,4 @@
-"""What a caller is told of a payload that does not fit."""
+"""What a caller is told about a payload that does not fit."""
 
 import dataclasses
 import enum

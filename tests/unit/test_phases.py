@@ -1,4 +1,4 @@
-"""What the metrics of a run tell: steps, sizes and times of its payload, where they are numbers that can be told."""
+"""Metrics of a run taken from its payload: steps, sizes and times, if they are valid numbers."""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""On which device a run should be."""
+"""The choice of a device for a run."""
 
 import pytest
 

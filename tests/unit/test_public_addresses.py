@@ -1,4 +1,4 @@
-"""What belongs to the public Internet, and which URLs may name it: a corpus of forms, the same on every Python."""
+"""Which addresses are public, and which URLs may name them: a corpus of forms, the same on every Python."""
 
 import ipaddress
 import random

@@ -1,4 +1,4 @@
-"""What is fetched of well-known repositories: what the class that takes the model reads, and nothing else."""
+"""Which files are fetched from well-known repositories: those that the model's class reads, and no others."""
 
 import pytest
 from tests.repositories import Repository, repositories

@@ -1,4 +1,4 @@
-"""Pages of reference that are written by hand name everything that there is: keys of cozy.toml, events, metrics. Imports are written in one way."""
+"""Reference pages written by hand are complete: keys of cozy.toml, events, metrics. Imports are written in one way."""
 
 import re
 from pathlib import Path

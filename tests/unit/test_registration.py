@@ -1,4 +1,4 @@
-"""What the scheduler's side takes of a registration, and how it batches and confirms."""
+"""What the scheduler's side accepts in a registration, and how it batches and confirms."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which requests are tried again, and when."""
+"""Which requests are retried, and when."""
 
 import random
 from email.utils import formatdate

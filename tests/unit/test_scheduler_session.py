@@ -1,4 +1,4 @@
-"""The scheduler's side of a stream: what it sends again to a worker that comes back."""
+"""The scheduler's side of a stream: what it sends again to a worker that reconnects."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which address is next, and how long to wait."""
+"""Which address is tried next, and how long to wait."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The page of settings has every environment variable that the code reads, and no other."""
+"""The page of settings lists every environment variable that the code reads, and no others."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""Host memory that bytes pass through goes round, in pieces of one block or of a whole buffer."""
+"""Host memory for bytes in transit is reused, in pieces of one block or of a whole buffer."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What a repository declares may be anything. The error names the file and what is wrong with it; nothing else is raised."""
+"""A repository's configuration may contain anything. The error names the file and its fault; nothing else is raised."""
 
 import json
 import struct

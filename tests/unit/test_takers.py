@@ -1,4 +1,4 @@
-"""Which files each class reads: the plan for a taker of every family, from listings that hold more than it wants."""
+"""Which files each class reads: the plan for a class of every family, from listings that contain more files."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Functions that declare a task: what fits, and what is said of what does not."""
+"""Functions that declare a task: which fit, and the errors for those that do not."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fields of forms and of `cozyctl run -i`: a text means what the type of its field makes of it."""
+"""Fields of forms and of `cozyctl run -i`: the type of the field decides how a text is read."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""What authors, callers and files bring along as text, and that it can always be written."""
+"""Texts from authors, callers and files can always be written to the log."""
 
 import io
 import json

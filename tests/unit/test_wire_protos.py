@@ -1,4 +1,4 @@
-"""The stubs are exactly the published protocol: names, numbers, types. What is ours lies above 100."""
+"""The stubs are exactly the published protocol: names, numbers, types. Our additions have numbers above 100."""
 
 import re
 from pathlib import Path

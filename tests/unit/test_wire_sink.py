@@ -1,4 +1,4 @@
-"""Of what a run says, a scheduler that asks for few events is sent what its result does not tell."""
+"""A scheduler that asks for few events gets only those events of a run whose facts are not in its result."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The worker's side of a stream: who the scheduler is, what is sent to it, what its messages ask for."""
+"""The worker's side of a stream: which kind the scheduler is, what is sent to it, and what its messages request."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""A storm of the size that CI has time for, and that a seed brings the same strikes. `make chaos` has the full size."""
+"""A storm small enough for CI, and a test that a seed gives the same strikes. `make chaos` has the full size."""
 
 from collections import Counter
 from pathlib import Path

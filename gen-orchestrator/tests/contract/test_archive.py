@@ -1,4 +1,4 @@
-"""A store goes from one database to another as a file, with its runs in flight."""
+"""Moving a store from one database to another as a file, with its runs in flight."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What every place of blobs keeps to: a folder, and a bucket of a real S3 server."""
+"""Behaviour of every blob store: a folder, and a bucket of a real S3 server."""
 
 import hashlib
 import os

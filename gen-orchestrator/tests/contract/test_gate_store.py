@@ -1,4 +1,4 @@
-"""What every store does with golden requests, results of gates, and candidates."""
+"""Behaviour of every store for golden requests, results of gates, and candidates."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What every store does with a release that is deleted: it goes only where nothing uses it, and its row stays."""
+"""Behaviour of every store for deleted releases: a release in use cannot be deleted, and its row stays."""
 
 from collections.abc import Callable
 

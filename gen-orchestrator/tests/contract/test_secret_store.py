@@ -1,4 +1,4 @@
-"""Secrets in every store."""
+"""Behaviour of every store for secrets."""
 
 from collections.abc import Callable
 

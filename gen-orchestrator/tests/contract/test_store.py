@@ -1,4 +1,4 @@
-"""What every store does, whatever it is made of."""
+"""Behaviour that all stores share."""
 
 import time
 from collections.abc import Callable, Sequence

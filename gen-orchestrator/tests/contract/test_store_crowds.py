@@ -1,4 +1,4 @@
-"""What every store does with batches of a busy leader."""
+"""Behaviour of every store for the large batches of a busy leader."""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""What every store knows of how much was used, also by runs that it has forgotten."""
+"""Behaviour of every store for usage, also of runs that are already deleted."""
 
 from collections.abc import Callable
 

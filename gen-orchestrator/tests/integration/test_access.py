@@ -1,4 +1,4 @@
-"""Keys: who is let in, what each may do, and that owners see nothing of each other, over every route."""
+"""Keys: who has access, what each key allows, and that owners see nothing of each other, on every route."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What callers send that no caller should: names, bodies and headers. Nothing here changes what the platform serves, so it is one."""
+"""Invalid requests: names, bodies and headers. No test here changes the platform's state, so all share one."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Budgets of keys over HTTP: never one over, whoever races, dies or takes over; and what those who are refused are told."""
+"""Budgets of keys over HTTP: never exceeded by a single run, despite races, crashes and failovers; and the answers for refused requests."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A build whose end cannot be written down, as on a full disk, leaves nothing behind that keeps the disk full."""
+"""A build whose end cannot be stored because the disk is full leaves no files that keep the disk full."""
 
 import asyncio
 import io

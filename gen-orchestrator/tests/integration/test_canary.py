@@ -1,4 +1,4 @@
-"""A canary: a share of a tag's runs goes to a candidate, which is dropped where it is worse."""
+"""Canaries: a share of a tag's runs goes to a candidate, which is dropped if it is worse."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs that runs ask for by `ctx.invoke`: they belong to the one that asked, and a retry of it finds them."""
+"""Runs that runs start with `ctx.invoke`: they belong to their parent, and a retry of the parent finds them."""
 
 from collections.abc import Iterator
 from pathlib import Path

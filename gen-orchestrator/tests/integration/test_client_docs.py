@@ -1,4 +1,4 @@
-"""docs/client.md: its snippets run as they stand, against a platform and a project as `cozyctl init` writes it."""
+"""docs/client.md: its snippets run unchanged, against a platform and a project from `cozyctl init`."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""`cozyctl client generate`: clients of a release and of a folder, checked by mypy and tsc, formatted, and at work against the platform."""
+"""`cozyctl client generate`: clients of a release and of a folder, checked by mypy and tsc, formatted, and used against the platform."""
 
 import importlib.util
 import inspect

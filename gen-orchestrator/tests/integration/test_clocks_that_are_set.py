@@ -1,4 +1,4 @@
-"""Somebody sets the clock of the machine: nothing is held up for hours, nothing is done too early, nothing young is deleted."""
+"""The machine's clock is set: nothing is delayed for hours, nothing happens too early, and no recent data is deleted."""
 
 import asyncio
 import io

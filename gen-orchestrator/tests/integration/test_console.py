@@ -1,4 +1,4 @@
-"""The console of the platform in a real browser; skipped where there is none."""
+"""The platform's console in a real browser. Skipped without a browser."""
 
 import re
 from collections.abc import Iterator

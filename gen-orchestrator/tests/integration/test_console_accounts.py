@@ -1,4 +1,4 @@
-"""Keys that end, budgets, usage, webhooks and a platform that goes away, in the console in a real browser; skipped where there is none."""
+"""The console in a real browser: expired keys, budgets, usage, webhooks, and a platform that stops. Skipped without a browser."""
 
 from collections.abc import Iterator
 from pathlib import Path

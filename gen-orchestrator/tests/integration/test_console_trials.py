@@ -1,4 +1,4 @@
-"""What is tried beside a tag, in the console in a real browser: shadow runs, golden requests that fail, a canary. Skipped where there is no browser."""
+"""The console in a real browser: shadow runs, failing golden requests, a canary. Skipped without a browser."""
 
 from collections.abc import Iterator
 from functools import partial

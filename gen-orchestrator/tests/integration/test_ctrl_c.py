@@ -1,4 +1,4 @@
-"""Ctrl-C in verbs that take time: a line, status 130, and what the platform did for the caller alone is cancelled."""
+"""Ctrl-C in long verbs: one line, status 130, and the platform's work for this caller alone is cancelled."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A store with rows that no program of ours wrote: the platform starts, says which they are, and serves everything else."""
+"""A store with rows that no program of ours wrote: the platform starts, names them, and serves everything else."""
 
 import contextlib
 import sqlite3

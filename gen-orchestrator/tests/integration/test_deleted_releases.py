@@ -1,4 +1,4 @@
-"""Releases that nobody needs are deleted: what keeps one, what goes with it, and what stays readable."""
+"""Deleting unused releases: what prevents it, what is deleted, and what stays readable."""
 
 import json
 import sqlite3

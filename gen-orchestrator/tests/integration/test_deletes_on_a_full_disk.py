@@ -1,4 +1,4 @@
-"""A disk that somebody else fills, again and again: what deletes goes on, also after a kill, and new runs are refused until there is room."""
+"""Another program fills the disk again and again: deletes still work, also after a kill, and new runs are refused until there is space."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the code of a published project gets to see, and to leave behind, while its functions are read."""
+"""What the code of a published project can see, and what it can leave behind, while its functions are read."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the platform takes on its disk, and what gives how much of it back: `cozyctl doctor`, `/metrics`, with and without the platform."""
+"""The platform's disk use, and which command frees how much: `cozyctl doctor`, `/metrics`, with and without a running platform."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The platform is told to end while callers wait: those are answered, not cut off."""
+"""The platform is asked to end while callers wait: they get answers, not broken connections."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What dies, and what must not: workers and the platform itself are killed under their runs."""
+"""Workers and the platform are killed while they have runs: no accepted run may be lost."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files that callers send and get: forms, data URIs, raw answers, ranges."""
+"""Files from and to callers: forms, data URIs, raw answers, ranges."""
 
 import json
 import socket

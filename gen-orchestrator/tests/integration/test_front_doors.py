@@ -1,4 +1,4 @@
-"""Front doors of the platform, asked by the official clients of their protocols."""
+"""The platform's front doors, called by the official clients of their protocols."""
 
 import asyncio
 from collections.abc import Iterator

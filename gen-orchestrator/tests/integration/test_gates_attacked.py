@@ -1,4 +1,4 @@
-"""Gates before a release that crashes, hangs, streams, saves files, or is slow: the tag stays, and why is kept and shown."""
+"""Gates for a release that crashes, hangs, streams, saves files, or is slow: the tag stays, and the reason is stored and shown."""
 
 import os
 import subprocess

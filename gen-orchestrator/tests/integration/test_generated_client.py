@@ -1,4 +1,4 @@
-"""The OpenAPI document: every route, true schemas, and a client that somebody else's generator makes of it and that works."""
+"""The OpenAPI document: every route, correct schemas, and a working client made by a third-party generator."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""Golden requests: a release that gives something else for them is not promoted."""
+"""Golden requests: a release with a different output is not promoted."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Workers that join by hand, over real gRPC: who is let in, who is not, and that tokens are renewed on the stream."""
+"""Workers that join by hand, over real gRPC: which are accepted, which are refused, and that tokens are renewed on the stream."""
 
 import asyncio
 import base64

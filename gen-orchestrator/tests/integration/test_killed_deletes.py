@@ -1,5 +1,5 @@
-"""Deletes that a kill cuts off, at every step and at random moments: nothing half-deleted is served, nothing needed is lost, and the next
-start completes them."""
+"""Deletes that are interrupted by a kill, at every step and at random moments: nothing half-deleted is served, nothing needed is lost,
+and the next start completes them."""
 
 import hashlib
 import json

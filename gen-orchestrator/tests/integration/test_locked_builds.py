@@ -1,4 +1,4 @@
-"""Published projects that need packages: what uv.lock names is installed, and nothing else."""
+"""Published projects with dependencies: the packages in uv.lock are installed, and no others."""
 
 import os
 import shutil

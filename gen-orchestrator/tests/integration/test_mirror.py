@@ -1,4 +1,4 @@
-"""Models of Hugging Face come to the platform when a worker asks for one, once for all workers."""
+"""The platform downloads a Hugging Face model when a worker first requests it, once for all workers."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models that the platform keeps: pushed by their author, resolved, fetched and linked by workers."""
+"""Models stored on the platform: pushed by their author, resolved, fetched and linked by workers."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`durable = false`: waited-for runs are written when they are over; all that nobody waits for are as durable as any."""
+"""`durable = false`: runs with a waiting caller are stored when they end; runs without one are durable as usual."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Verbs whose address leads to something else than a platform say so, and what to do."""
+"""Verbs whose address belongs to another server than a platform say so, and what to do."""
 
 import os
 import subprocess

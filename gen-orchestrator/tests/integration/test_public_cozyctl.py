@@ -1,4 +1,4 @@
-"""The requests of the public command line tool, played as its source sends them: log in, upload, build, follow, deploy."""
+"""The requests of the public command line tool, sent as its source does: log in, upload, build, follow, deploy."""
 
 import io
 import tarfile

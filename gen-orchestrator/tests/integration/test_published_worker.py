@@ -1,4 +1,5 @@
-"""Published workers (gen-worker 0.3.2, plain protocol 1.0) at our orchestrator: they serve, stream, fail, and come back with nothing lost."""
+"""Published workers (gen-worker 0.3.2, plain protocol 1.0) with our orchestrator: they serve, stream, fail, and reconnect without losing
+anything."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Models pushed by a client on the platform's machine: laid in its inbox, never sent; what is taken is checked by the platform itself."""
+"""Models pushed by a client on the platform's machine: put into its inbox instead of sent; the platform itself checks the files."""
 
 import os
 import secrets

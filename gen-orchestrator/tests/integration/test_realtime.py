@@ -1,4 +1,4 @@
-"""Realtime sessions, the same of `cozyctl dev` and `cozyctl up`: the same frames, the same answers."""
+"""Realtime sessions of `cozyctl dev` and `cozyctl up`: the same frames give the same answers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What runs used: receipts of each, sums of days, and budgets of GPU seconds; through retries, losses, cancels and a kill."""
+"""What runs used: receipts, daily sums, and budgets of GPU seconds, despite retries, losses, cancels and a kill."""
 
 import json
 import os

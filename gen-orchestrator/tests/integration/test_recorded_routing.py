@@ -1,4 +1,4 @@
-"""`cozyctl up --record`: what routing decides can be decided again from its file alone, and by others."""
+"""`cozyctl up --record`: routing decisions can be repeated from the recorded file alone, also with other policies."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Releases of one endpoint, and the tags that callers follow: what moves, what differs, what is refused."""
+"""Releases of one endpoint and their tags: which moves are made, which are refused, and how releases differ."""
 
 import json
 import os

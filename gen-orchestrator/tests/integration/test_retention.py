@@ -1,4 +1,4 @@
-"""Finished runs are forgotten in time, and forgetting holds nobody up."""
+"""Finished runs are deleted in time, and the deletion delays nothing else."""
 
 import asyncio
 import io

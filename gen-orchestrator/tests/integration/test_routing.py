@@ -1,4 +1,4 @@
-"""Who gets which run: workers over real gRPC, which say where their models are."""
+"""Which worker gets which run: workers over real gRPC that report where their models are."""
 
 import asyncio
 import time

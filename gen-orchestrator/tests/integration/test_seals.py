@@ -1,4 +1,4 @@
-"""The end of an attempt is a seal on its files; what was saved can be fetched by the name that it was saved under."""
+"""The end of an attempt seals its files; a saved file can be fetched by the name under which it was saved."""
 
 import httpx
 from platform_process import PlatformProcess, kill

@@ -1,4 +1,4 @@
-"""Secrets of functions: workers get them, and nobody else sees them."""
+"""Secrets of functions: workers get them, and they appear nowhere else."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Figures and traces, as programs read them."""
+"""Metrics and traces, as other programs read them."""
 
 import gzip
 import threading

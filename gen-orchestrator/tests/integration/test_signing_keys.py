@@ -1,4 +1,4 @@
-"""A new key for worker tokens, while workers run: they notice nothing."""
+"""A new signing key for worker tokens while workers run: they are not interrupted."""
 
 import json
 import os

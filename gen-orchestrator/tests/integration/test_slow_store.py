@@ -1,4 +1,4 @@
-"""A store that takes nothing for a while, by real parts: callers are told, what runs goes on, and afterwards everything is as it should be."""
+"""A store that accepts nothing for a while, with real parts: callers are told, active runs continue, and afterwards nothing is missing."""
 
 import sqlite3
 import threading

@@ -1,4 +1,4 @@
-"""The store is away, full, broken or too new: what callers are told, and that nothing acknowledged is lost."""
+"""The store is unreachable, full, broken or too new: what callers are told, and that nothing acknowledged is lost."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A store that lost writes it had confirmed, as a standby that took over too early: nobody goes on without knowing."""
+"""A store that lost confirmed writes, such as a standby that took over too early: the node stops and says so."""
 
 from pathlib import Path
 from typing import Any

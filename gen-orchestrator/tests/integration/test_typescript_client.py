@@ -1,4 +1,4 @@
-"""clients/typescript: its own tests by node's test runner, against a real platform and a real dev runner."""
+"""clients/typescript: its own tests, with node's test runner, against a real platform and a real dev runner."""
 
 import os
 import shutil

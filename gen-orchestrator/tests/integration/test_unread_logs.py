@@ -1,4 +1,4 @@
-"""A platform whose stderr is a pipe that is full, and that nobody reads."""
+"""A platform whose stderr is a full pipe that nobody reads."""
 
 import os
 import subprocess

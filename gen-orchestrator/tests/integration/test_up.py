@@ -1,4 +1,4 @@
-"""`cozyctl up` as its users meet it: runs, streams, cancels, retries, releases, and what is asked of it wrongly."""
+"""`cozyctl up` from its users' view: runs, streams, cancels, retries, releases, and wrong requests."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Files of callers: kept, used as inputs, listed, signed, and forgotten."""
+"""Files that callers upload: stored, used as inputs, listed, signed, and deleted."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Addresses of models that expire: a worker asks on its stream, and gets fresh ones of what its release names, and of nothing else."""
+"""Download URLs of models that expire: a worker requests new ones on its stream, and gets them only for models that its release names."""
 
 import asyncio
 import json

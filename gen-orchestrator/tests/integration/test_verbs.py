@@ -1,4 +1,4 @@
-"""cozyctl's verbs against a platform that really runs."""
+"""cozyctl's verbs against a running platform."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Webhooks: what a receiver gets, how it checks it, and that nothing that dies in between loses one."""
+"""Webhooks: what a receiver gets, how it verifies it, and that no crash loses one."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Workers that say nonsense, over real gRPC: each such word is an answer about itself, and breaks nothing that others share."""
+"""Workers that report nonsense, over real gRPC: each such message affects only that worker, and nothing that others share."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""An endpoint is taken out of service: nothing new is taken, what was accepted ends, no later start serves it, and it can come back."""
+"""Taking an endpoint out of service: new runs are refused, accepted ones end, no later start serves it, and it can come back."""
 
 import os
 import subprocess

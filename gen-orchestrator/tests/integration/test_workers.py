@@ -1,4 +1,4 @@
-"""Workers from outside: their logs, sending one away, and why a run waits."""
+"""Workers over the API: their logs, draining one, and why a run waits."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What must hold in every world, checked while it lives and at its end."""
+"""The laws that must hold in every simulated world, checked while it runs and at its end."""
 
 from typing import Any
 

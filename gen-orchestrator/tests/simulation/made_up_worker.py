@@ -1,4 +1,4 @@
-"""A worker that is made up, around a real outbox and a real session: it computes, answers, crashes, freezes and comes back."""
+"""A simulated worker around a real outbox and a real session: it computes, answers, crashes, freezes and comes back."""
 
 import asyncio
 from typing import TYPE_CHECKING

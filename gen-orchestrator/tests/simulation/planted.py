@@ -1,4 +1,4 @@
-"""Faults of the kinds that such programs have, kept as code: each takes one guard away. The laws must notice every one of them."""
+"""Deliberate bugs of typical kinds, kept as code: each removes one guard. The laws must detect every one of them."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What stands around the real parts of the simulated world: its clock, a store that is slow and unsure, tokens, one end of a stream."""
+"""The surroundings of the real parts in the simulation: a clock, a store that is slow and unreliable, tokens, one end of a stream."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""Thousands of bad days, each from a seed: the laws hold in all of them, and a planted fault breaks one within a hundred."""
+"""Thousands of simulated worlds full of faults, each from a seed: the laws hold in all of them, and a planted bug breaks a law within a
+hundred worlds."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Keys of the API: what they may do, and when they hold."""
+"""API keys: what they allow, and when they are valid."""
 
 import pytest
 

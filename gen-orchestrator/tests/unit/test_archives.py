@@ -1,4 +1,4 @@
-"""The reader of uploaded sources, fed with what nobody should send."""
+"""The reader of uploaded sources, with malicious archives."""
 
 import gzip
 import io

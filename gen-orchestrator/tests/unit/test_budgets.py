@@ -1,4 +1,4 @@
-"""Budgets of keys: what can be one, when it has room, and when it has room again."""
+"""Budgets of keys: valid forms, when there is room, and when there is room again."""
 
 import pytest
 from hypothesis import given

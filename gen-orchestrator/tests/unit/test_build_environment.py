@@ -1,4 +1,4 @@
-"""What installers get to see of our variables."""
+"""Which of our variables installers can see."""
 
 from pathlib import Path
 

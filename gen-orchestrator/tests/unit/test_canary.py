@@ -1,4 +1,4 @@
-"""Canaries: which runs take part, and when a candidate is worse."""
+"""Canaries: which runs take part, and when a candidate counts as worse."""
 
 import asyncio
 import io

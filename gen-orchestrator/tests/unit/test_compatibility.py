@@ -1,4 +1,4 @@
-"""Which differences of two releases break callers."""
+"""Which differences between two releases break callers."""
 
 from typing import Annotated, Literal
 

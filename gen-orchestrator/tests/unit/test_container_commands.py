@@ -1,4 +1,4 @@
-"""What engines are told to run a worker's container, and which references may be published."""
+"""The commands that run a worker's container, and which image references may be published."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rows that no program of ours wrote: each is named and left out, and takes no other with it."""
+"""Rows that no program of ours wrote: each is named and skipped, without affecting other rows."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Bodies of invocations: what is payload, what is an option, and what is refused in which words."""
+"""Bodies of invocations: payload, options, and the errors for refused bodies."""
 
 import json
 from typing import Any

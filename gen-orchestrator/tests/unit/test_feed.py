@@ -1,4 +1,4 @@
-"""The numbered events of one run: numbers, duplicates, bounds, places to resume at, and who waits for more."""
+"""The numbered events of one run: numbers, duplicates, bounds, positions to resume from, and waiting readers."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""File tokens: what one allows, and that nothing else is taken for one."""
+"""File tokens: what they allow, and that nothing else is accepted as one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The request that `cozyctl up` shows to begin with is one that can be sent."""
+"""The example request that `cozyctl up` shows can be sent."""
 
 from typing import Any
 

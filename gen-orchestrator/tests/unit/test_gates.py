@@ -1,4 +1,4 @@
-"""Golden requests: what is said of a run that was made of one."""
+"""Golden requests: what is reported about a run that was made from one."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""What waits to be written keeps its order, whatever fails."""
+"""Operations that wait to be written keep their order, whatever fails."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is read out of a project's uv.lock."""
+"""Reading a project's uv.lock."""
 
 from pathlib import Path
 

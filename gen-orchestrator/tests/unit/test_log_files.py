@@ -1,4 +1,4 @@
-"""Workers' logs: bounded, while places in them stay what they are."""
+"""Workers' logs: bounded, while positions in them stay valid."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs of lost workers: neighbours go on, and the one that ends workers is found out."""
+"""Runs of lost workers: other runs continue, and the run that kills workers is found."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""What attempts use, add up to, and cost; whatever clocks and workers say."""
+"""What attempts use, how it adds up, and what it costs, whatever clocks and workers report."""
 
 from pathlib import Path
 

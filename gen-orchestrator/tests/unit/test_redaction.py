@@ -1,4 +1,4 @@
-"""Secrets are found in texts however they are written there."""
+"""Secrets are found in texts in every encoding."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What workers of a release are told of its models."""
+"""What workers of a release learn about its models."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that are there, and counts the planted bugs as they are."""
+"""docs/reliability.md names tests that exist, and has the correct number of planted bugs."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Routing never herds, and nobody waits behind somebody who waits for another worker."""
+"""Routing does not send all runs to one worker, and no run waits behind one that waits for another worker."""
 
 import msgspec
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The moves of a run: what each changes, all that it keeps, and which never happen."""
+"""State changes of a run: what each changes, what stays, and which never happen."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is said of each difference of two schemas, where, and on which side it breaks callers. Schemas as discovery writes them."""
+"""What is reported about each difference between two schemas: where it is, and which side it breaks. Schemas as discovery writes them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What `gen-orchestrator serve` is told wrongly is named, with what was expected."""
+"""Wrong options of `gen-orchestrator serve` are named, with what was expected."""
 
 from pathlib import Path
 

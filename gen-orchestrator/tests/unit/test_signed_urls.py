@@ -1,4 +1,4 @@
-"""Addresses that carry their own permission."""
+"""Signed URLs."""
 
 from urllib.parse import parse_qs, unquote, urlsplit
 

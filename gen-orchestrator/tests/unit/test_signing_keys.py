@@ -1,4 +1,4 @@
-"""Keys of worker tokens: a rotation, who still verifies, when a key leaves, and several programs on one folder."""
+"""Signing keys of worker tokens: rotation, which keys still verify, when a key is removed, and several programs with one folder."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What a leader knows of keys with budgets, over a real dispatcher: clocks that jump, changes in between, callers that leave."""
+"""What a leader knows about keys with budgets, with a real dispatcher: clocks that jump, changed budgets, callers that leave."""
 
 import asyncio
 import io

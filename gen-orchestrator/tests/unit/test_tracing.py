@@ -1,4 +1,4 @@
-"""Spans of a run: one a phase, below the caller's."""
+"""Spans of a run: one per phase, below the caller's span."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Failures that are none of the caller's doing: what may pass says when to come back."""
+"""Failures that are not the caller's fault: temporary ones say when to retry."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Why a run does not go on, in words, and when whoever waits for it is told."""
+"""Why a run waits, in words, and when waiting callers are told."""
 
 import asyncio
 import threading

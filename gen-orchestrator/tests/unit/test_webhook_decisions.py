@@ -1,4 +1,4 @@
-"""What is told of a run, when a delivery is tried again, when a host is left alone."""
+"""What a webhook contains, when a delivery is retried, and when a host is paused."""
 
 from random import Random
 

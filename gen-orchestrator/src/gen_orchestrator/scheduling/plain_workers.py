@@ -1,7 +1,7 @@
 """Handles workers of plain protocol 1.0 that reconnect: they lose messages with a stream, and report neither which runs
 they have nor what was lost.
 
-    back -> interrupt the streams of its runs: deltas may be missing, so their next result, whatever it says, leads to another attempt
+    back -> interrupt its runs that stream: deltas may be missing, so their next result, whatever it says, leads to another attempt
          -> after it has sent what had collected (SETTLE_S): send the commands of its runs again
               it has the run:     it refuses the second command (`duplicate_run_id`) and continues; its result counts
               it does not (the result was lost with the stream): it executes the run again

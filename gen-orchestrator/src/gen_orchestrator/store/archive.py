@@ -1,11 +1,12 @@
 """A store as JSON lines, to move from one database to another with runs in flight: SQLite to PostgreSQL, and back.
 
     {"format": "gen-orchestrator store", "version": 1, "schema": 3, "tables": {"runs": ["id", "owner", ...], ...}}
-    ["runs", ["r1", "ann", ...]]        one row a line, in the columns of the head; bytes as base64
+    ["runs", ["r1", "ann", ...]]        one row per line, in the columns of the head; bytes as base64
     {"rows": 1}                         the end: a file without it was cut off
 
-One snapshot, streamed: memory does not grow with the store. The epoch goes along, so that it never goes back; the lease does not: whoever
-starts on the new store leads at once. Import fills an empty store, in one transaction.
+The export is one snapshot, and streamed: memory does not grow with the store. The epoch is exported, so that it never
+decreases; the lease is not, so the first node on the new store leads at once. The import fills an empty store, in one
+transaction.
 """
 
 import binascii

@@ -1,7 +1,7 @@
 """The store's Protocols. Every implementation passes one contract suite (tests/contract).
 
-Calls block and may come from any thread; one thread at a time writes. What the store answers is durable: `apply` returns after the
-commit, and a process that dies before has promised nothing.
+Calls block and may come from any thread; one thread at a time writes. Answers of the store are durable: `apply` returns
+after the commit, and a process that dies before that has promised nothing.
 """
 
 from collections.abc import Sequence

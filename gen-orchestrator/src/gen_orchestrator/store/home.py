@@ -1,9 +1,10 @@
 """Checks that the open SQLite files are still the ones at their path.
 
-A file that was removed, or whose folder was moved, can be written on as before: every commit succeeds, and is gone with the process. So
-before and after each commit both files are looked at (a microsecond each). Where they are not ours, nothing more is accepted until they are
-back; what was accepted stays in memory and in the open files. Where the process ends before they are back, the open database is written
-to where it was, or beside it where something else is there now.
+A process can still write to a file that was removed or whose folder was moved: every commit succeeds, and is lost when
+the process ends. So both files are checked before and after each commit (a microsecond each). While the files at the
+path are other ones, the store accepts nothing more; accepted data stays in memory and in the open files. If the process
+ends before the files are back, it writes the open database to its old path, or beside it if something else is there
+now.
 """
 
 import os
