@@ -4,15 +4,16 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
 
+from gen_worker.residency.cuda_copies import Event, Events, copies_to
+from gen_worker.residency.cut import Cut
 from gen_worker.residency.host_tier import HostBuffer, HostTier
 from gen_worker.residency.layout import ALIGN
 from gen_worker.residency.readers import Readers
-from gen_worker.residency.staging import BUFFER_BYTES, Room, StagingRing
+from gen_worker.residency.staging import BUFFER_BYTES, StagingRing
 
 UNDER_WAY = 8  # large copies in flight before the sender waits for the oldest
 
@@ -46,8 +47,8 @@ class Slab(Protocol):
         """A link that copies the bytes of one load into this slab."""
         ...
 
-    def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
-        """A torch tensor that views bytes `[start, end)`."""
+    def tensors(self, cut: Cut) -> list[Any]:
+        """Torch tensors that view its bytes, one for each piece of the cut."""
         ...
 
 
@@ -116,7 +117,8 @@ class TorchDevice:
         self.name = name
         self.host = host if name.startswith("cuda") else None
         self.readers = Readers()
-        self._ring = StagingRing(self._staging_buffer)
+        self._events = Events()
+        self._ring = StagingRing(self._staging_buffer, on_arrival=self._events.give_back)
 
     def memory(self) -> DeviceMemory:
         import torch
@@ -132,10 +134,10 @@ class TorchDevice:
 
         try:
             if self.name != "cpu":
-                return _TorchSlab(torch.empty(size_bytes, dtype=torch.uint8, device=self.name), self._ring)
+                return _TorchSlab(torch.empty(size_bytes, dtype=torch.uint8, device=self.name), self._ring, self._events)
             data = torch.empty(size_bytes + ALIGN, dtype=torch.uint8)  # torch's own CPU allocations begin at multiples of 64
             begin = -data.data_ptr() % ALIGN
-            return _TorchSlab(data[begin : begin + size_bytes], self._ring)
+            return _TorchSlab(data[begin : begin + size_bytes], self._ring, self._events)
         except (torch.OutOfMemoryError, MemoryError) as exc:
             raise DeviceFullError(size_bytes) from exc
         except RuntimeError as exc:
@@ -189,55 +191,41 @@ class PinnedBuffer:
 
         self.tensor = torch.empty(size_bytes, dtype=torch.uint8, pin_memory=pinned)
         self.view = memoryview(self.tensor.numpy())
+        self.address: int = self.tensor.data_ptr()
 
 
 class _TorchSlab:
-    def __init__(self, data: Any, ring: StagingRing) -> None:
+    def __init__(self, data: Any, ring: StagingRing, events: Events) -> None:
         self.data = data
         self.size_bytes = int(data.numel())
         self._ring = ring
-        self._typed: dict[Any, Any] = {}
+        self._events = events
 
     def host_view(self) -> memoryview | None:
         return memoryview(self.data.numpy()) if self.data.device.type == "cpu" else None
 
     def link(self) -> Link:
-        return _CudaLink(self.data, self._ring) if self.data.device.type == "cuda" else _PlainLink(self.data, self._ring)
+        return _CudaLink(self.data, self._ring, self._events) if self.data.device.type == "cuda" else _PlainLink(self.data, self._ring)
 
-    def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
-        typed = self._typed.get(dtype)
-        if typed is None:
-            size = self.size_bytes // dtype.itemsize * dtype.itemsize
-            typed = self._typed[dtype] = self.data[:size].view(dtype)
-        if start % dtype.itemsize:
-            raise ValueError(f"byte {start} is not aligned for a tensor of {dtype}")
-        return typed.as_strided(shape, _strides(shape), typed.storage_offset() + start // dtype.itemsize)
-
-
-@lru_cache(4096)
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a contiguous tensor, in elements as torch counts them."""
-    steps, step = [], 1
-    for length in reversed(shape):
-        steps.append(step)
-        step *= max(1, length)
-    return tuple(reversed(steps))
+    def tensors(self, cut: Cut) -> list[Any]:
+        return cut.views(self.data)
 
 
 class _CudaLink:
     """Copies on a CUDA stream of their own, so they run back to back beside whatever the device computes."""
 
-    def __init__(self, target: Any, ring: StagingRing) -> None:
+    def __init__(self, target: Any, ring: StagingRing, events: Events) -> None:
         import torch
 
-        self._torch = torch
-        self._target = target
         self._ring = ring
+        self._events = events
+        self._target = target  # kept alive: the copies write to its memory
         self._stream = torch.cuda.Stream(target.device)
         # The slab's memory may have belonged to another tensor, and kernels that use that tensor may still be queued on
         # the default stream.
         self._stream.wait_stream(torch.cuda.default_stream(target.device))
-        self._sent: deque[Any] = deque()
+        self._copies = copies_to(target, self._stream)
+        self._sent: deque[Event] = deque()
 
     @contextmanager
     def staged(self, size: int) -> Iterator[Staged]:
@@ -245,33 +233,26 @@ class _CudaLink:
         try:
             staged = Staged(room.view)
             yield staged
-            event = self._copy(_tensor(room, staged.size), staged.at, staged.size) if staged.size else None
+            if not staged.size:
+                self._ring.give_back(room)
+                return
+            event = self._copies.copy(room.buffer, room.begin, staged.at, staged.size, self._events.take())
         except BaseException:
             self._ring.give_back(room)
             raise
-        if event is None:
-            self._ring.give_back(room)
-        else:
-            self._ring.sent(room, event)
+        self._ring.sent(room, event)
 
     def send_from(self, source: Any, start: int, at: int, size: int) -> None:
-        self._sent.append(self._copy(source.tensor[start : start + size], at, size))
+        self._sent.append(self._copies.copy(source, start, at, size, self._events.take()))
         if len(self._sent) > UNDER_WAY:  # a cancelled load then waits for a few copies, not for the whole model
-            self._sent.popleft().synchronize()
+            event = self._sent.popleft()
+            event.synchronize()
+            self._events.give_back(event)
 
     def finish(self) -> None:
         self._stream.synchronize()
-
-    def _copy(self, source: Any, at: int, size: int) -> Any:
-        with self._torch.cuda.stream(self._stream):
-            self._target[at : at + size].copy_(source, non_blocking=True)
-            event = self._torch.cuda.Event()
-            event.record(self._stream)
-        return event
-
-
-def _tensor(room: Room, size: int) -> Any:
-    return room.buffer.tensor[room.begin : room.begin + size]
+        while self._sent:
+            self._events.give_back(self._sent.popleft())
 
 
 class _PlainLink:
@@ -287,7 +268,7 @@ class _PlainLink:
         try:
             staged = Staged(room.view)
             yield staged
-            self._target[staged.at : staged.at + staged.size].copy_(_tensor(room, staged.size))
+            self._target[staged.at : staged.at + staged.size].copy_(room.buffer.tensor[room.begin : room.begin + staged.size])
         finally:
             self._ring.give_back(room)
 

@@ -6,9 +6,9 @@ Files that the host tier already has are sent by a separate thread, in large cop
 load are awaited once, at its end.
 
 Each slice takes the interpreter's lock a few times. Whoever needs the lock meanwhile (a function between two torch
-operations, the thread that builds the module) also loses the time it takes to wake the other thread: 0.7 ms a slice on
-an H200. So slices are small only while this load has the interpreter to itself. Beside steps of SDXL, slices of 32 MiB
-slowed the steps to 1.3 times their time, and 16 MiB to 2.2 times.
+operations, the thread that builds the module) also loses the time it takes to wake its own thread. So slices are small
+only while this load has the interpreter to itself. Slices larger than BUFFER_BYTES were no faster: docs/performance.md
+has the figures.
 """
 
 import errno

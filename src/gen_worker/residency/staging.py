@@ -12,22 +12,16 @@ it takes one block, so that all readers end at about the same time.
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
+
+from gen_worker.residency.cuda_copies import Event
 
 BLOCK_BYTES = 16 << 20
 BLOCKS = 2  # blocks in a buffer
 BUFFER_BYTES = BLOCKS * BLOCK_BYTES
 MOST = 8  # buffers for each device, 256 MiB in all
-
-
-class Event(Protocol):
-    """Tells when a copy has arrived. torch.cuda.Event is one."""
-
-    def query(self) -> bool: ...
-
-    def synchronize(self) -> Any: ...
 
 
 class Room(msgspec.Struct, frozen=True, eq=False):
@@ -53,9 +47,11 @@ class StagingRing:
     Safe from any thread. A thread holds one room at a time, so someone can always go on.
     """
 
-    def __init__(self, allocate: Callable[[], Any], most: int = MOST) -> None:
-        """`allocate` makes a buffer of BUFFER_BYTES with a `view` of its bytes; it may block."""
+    def __init__(self, allocate: Callable[[], Any], most: int = MOST, on_arrival: Callable[[Event], None] = lambda event: None) -> None:
+        """`allocate` makes a buffer of BUFFER_BYTES with a `view` of its bytes; it may block. `on_arrival` gets each event
+        whose copy has arrived, so that it can be used again."""
         self._allocate = allocate
+        self._on_arrival = on_arrival
         self._most = most
         self._made = 0
         self._buffers: list[Any] = []
@@ -73,7 +69,7 @@ class StagingRing:
         with self._changed:
             while True:
                 while self._under_way and self._under_way[0][0].query():
-                    self._free_again(self._under_way.popleft()[1])
+                    self._arrived(*self._under_way.popleft())
                 if (room := self._find(blocks)) is not None:
                     return room
                 if self._made < self._most:
@@ -86,7 +82,7 @@ class StagingRing:
                         event.synchronize()
                     finally:
                         self._changed.acquire()
-                        self._free_again(room)
+                        self._arrived(event, room)
                 else:
                     self._changed.wait()
 
@@ -122,6 +118,10 @@ class StagingRing:
         self._buffers.append(buffer)
         self._free.append([True] * BLOCKS)
         self._changed.notify_all()
+
+    def _arrived(self, event: Event, room: Room) -> None:
+        self._free_again(room)
+        self._on_arrival(event)
 
     def _find(self, blocks: int) -> Room | None:
         """The longest run of free blocks, at most `blocks` long."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gen_worker.net.digests import new_hash
+from gen_worker.residency.cut import Cut
 from gen_worker.residency.device import DeviceFullError, DeviceMemory, Link, Staged
 from gen_worker.residency.host_tier import HostBuffer, HostTier
 from gen_worker.residency.readers import Readers
@@ -164,8 +165,8 @@ class FakeSlab:
     def link(self) -> Link:
         return _FakeLink(self._device, self.data)
 
-    def tensor(self, start: int, end: int, dtype: Any, shape: tuple[int, ...]) -> Any:
-        return memoryview(self.data)[start:end]
+    def tensors(self, cut: Cut) -> list[Any]:
+        return [memoryview(self.data)[piece.at : piece.at + piece.size_bytes] for piece in cut.pieces]
 
     def digest(self) -> str:
         """BLAKE3 of its bytes, for comparison with a file's."""

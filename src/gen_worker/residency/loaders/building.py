@@ -12,15 +12,44 @@ from gen_worker.authoring.building import BUILDING
 SLICE_S = 0.0002  # time between two checks whether functions run
 READ_SLICE_S = 0.002
 GIVEN_UP_S = 0.00005
-# Time given to running functions. A function that launches kernels releases the lock after each one and gets it back
-# only when no other thread has taken it, so it stands still for a whole slice. That is why it is given far more time
-# than it loses.
-GIVEN_TO_WORK_S = 0.002
+# Beside functions. One that runs kernels gives the lock away after each, and gets it back only when nobody else has taken it: it stands
+# still for a whole slice, and finds its processor asleep after it. On an H200, slices of 0.2 ms cost it three times as long. So they are
+# longer than that, and few.
+WORK_SLICE_S = 0.001
+GIVEN_TO_WORK_S = 0.012
 
 INITIALISERS = (
     "uniform_", "normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
     "kaiming_normal_", "trunc_normal_", "orthogonal_", "sparse_",
 )  # fmt: skip
+
+
+class _Collector:
+    """Switches Python's garbage collector off while any load asks for it. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._was_on = False
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Off until the block ends. Otherwise thousands of new objects, which all stay, would make it scan all others again and again."""
+        with self._lock:
+            if not self._asked:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._asked += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked -= 1
+                if not self._asked and self._was_on:
+                    gc.enable()
+
+
+COLLECTOR = _Collector()
 
 
 class Pace:
@@ -41,7 +70,7 @@ class Pace:
         now_s = time.perf_counter()
         if now_s - self._began_s > SLICE_S:
             works = self._working()
-            if works or now_s - self._gave_s > READ_SLICE_S:
+            if now_s - self._gave_s > (WORK_SLICE_S if works else READ_SLICE_S):
                 time.sleep(GIVEN_TO_WORK_S if works else GIVEN_UP_S)  # after sleep(0) this thread might take the lock right back
                 now_s = self._gave_s = time.perf_counter()
             self._began_s = now_s
@@ -50,19 +79,26 @@ class Pace:
 @contextmanager
 def parameters_on_meta(torch: Any, pace: Pace | None = None) -> Iterator[None]:
     """In this thread, new modules get parameters on the meta device, and nothing initialises them. Buffers are computed
-    as usual.
-
-    The garbage collector is off until the module is built: otherwise thousands of new objects would make it scan all
-    others again and again.
+    as usual. The garbage collector is off until the module is built.
     """
     thread = threading.get_ident()
     module, init = torch.nn.Module, torch.nn.init
+
+    empty: dict[tuple[Any, Any], Any] = {}
+
+    def empty_like(param: Any) -> Any:
+        """A meta tensor. Creating one releases the lock, so parameters of one shape share one."""
+        key = (param.shape, param.dtype)
+        found = empty.get(key)
+        if found is None:
+            found = empty[key] = param.to("meta")
+        return found
 
     def register(self: Any, name: str, param: Any) -> None:
         register_parameter(self, name, param)
         if param is not None and threading.get_ident() == thread:
             if not param.is_meta:
-                self._parameters[name] = torch.nn.Parameter(param.to("meta"), requires_grad=False)
+                self._parameters[name] = torch.nn.Parameter(empty_like(param), requires_grad=False)
             if pace is not None:
                 pace.step()
 
@@ -72,19 +108,15 @@ def parameters_on_meta(torch: Any, pace: Pace | None = None) -> Iterator[None]:
 
         return skip
 
-    with BUILDING:
+    with BUILDING, COLLECTOR.stopped():
         register_parameter = module.register_parameter
         initialisers = {name: getattr(init, name) for name in INITIALISERS}
-        collects = gc.isenabled()
         module.register_parameter = register
         for name, initialise in initialisers.items():
             setattr(init, name, unless_on_meta(initialise))
-        gc.disable()
         try:
             yield
         finally:
-            if collects:
-                gc.enable()
             for name, initialise in initialisers.items():
                 setattr(init, name, initialise)
             module.register_parameter = register_parameter

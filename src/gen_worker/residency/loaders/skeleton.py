@@ -20,6 +20,7 @@ from typing import Any
 
 from gen_worker.authoring.building import BUILDING
 from gen_worker.authoring.module_state import ModuleState, parts_of
+from gen_worker.residency.cut import Cut
 from gen_worker.residency.layout import aligned
 from gen_worker.residency.loaders.base import import_torch
 from gen_worker.residency.loaders.building import Pace, parameters_on_meta
@@ -53,6 +54,7 @@ class Skeleton:
         self._as_made: ModuleState | None = None
         self._configs: list[tuple[Any, dict[str, Any]]] = []
         self._checked: object = None
+        self.cut: Cut | None = None  # of the files that were checked; the loads that it goes through keep it here
         self.may_be_kept = True
         self.device_bytes = 0  # bytes of the complete module on the device
         self._module_bytes = len(parts_of(self.module)) * MODULE_BYTES
@@ -92,7 +94,7 @@ class Skeleton:
                 raise NotUnderstoodError(
                     f"{name!r} has the shape {list(shape)} in the files, the configuration expects {list(expected.shape)}"
                 )
-        self._checked = files
+        self._checked, self.cut = files, None
 
     def put(self, name: str, tensor: Any) -> None:
         """Give the module a tensor from its files."""

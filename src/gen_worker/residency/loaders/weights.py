@@ -5,6 +5,7 @@ Whatever it does not understand (keys that differ from the module's, quantised w
 to the library's own loading.
 """
 
+import gc
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,12 @@ import msgspec
 
 from gen_worker.errors import FatalError
 from gen_worker.net.digests import digest_file
+from gen_worker.residency.cut import Cut, Piece
 from gen_worker.residency.device import Device
 from gen_worker.residency.host_tier import DISK_BYTES_S, HostBuffer, HostTier, file_key
 from gen_worker.residency.layout import ALIGN, Image, aligned, image_of
 from gen_worker.residency.loaders.base import LoadControl, import_torch
-from gen_worker.residency.loaders.building import Pace
+from gen_worker.residency.loaders.building import COLLECTOR, Pace
 from gen_worker.residency.loaders.pieces import header_of, index_of
 from gen_worker.residency.loaders.skeleton import NotUnderstoodError, Skeleton
 from gen_worker.residency.loaders.skeletons import Skeletons
@@ -138,12 +140,20 @@ class WeightsOnTheWay:
         """Wait until all bytes are there."""
         self._reading.finish()
 
-    def tensors(self) -> Iterator[tuple[str, Any]]:
-        """Each tensor by its name, as a view of the slab."""
-        for file, place in zip(self._files, self._places, strict=True):
-            for entry, offset in zip(file.entries, file.image.offsets, strict=True):
-                begin = place + offset
-                yield entry.name, self._slab.tensor(begin, begin + entry.end - entry.start, self._dtypes[entry.dtype], entry.shape)
+    def cut(self) -> Cut:
+        """How the slab is cut into tensors; it is the same for each load of these files."""
+        return Cut(
+            [
+                Piece(entry.name, place + offset, entry.end - entry.start, self._dtypes[entry.dtype], entry.shape)
+                for file, place in zip(self._files, self._places, strict=True)
+                for entry, offset in zip(file.entries, file.image.offsets, strict=True)
+            ]
+        )
+
+    def tensors(self, cut: Cut | None = None) -> Iterator[tuple[str, Any]]:
+        """Each tensor by its name, as a view of the slab. `cut` is of an earlier load."""
+        cut = cut or self.cut()
+        return zip((piece.name for piece in cut.pieces), self._slab.tensors(cut), strict=True)
 
 
 def load_tensors(files: Sequence[WeightFile], device: Device, control: LoadControl) -> dict[str, Any]:
@@ -204,12 +214,21 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: str, skeletons: Skeletons | None = None) -> tuple[Any, int]:
-    """A module with the weights of its files, and its size in bytes. The module is built while the weights are being read."""
-    with skeleton_of(recipe, control, part_id, skeletons, lambda: WeightsOnTheWay(recipe.files, device, control)) as (skeleton, weights):
+    """A module with the weights of its files, and its size in bytes. The module is built while the weights are being read.
+
+    The garbage collector is off until the module has its tensors. After that, the load only waits for bytes.
+    """
+    with ExitStack() as stack:
+        collector = stack.enter_context(ExitStack())
+        collector.enter_context(COLLECTOR.stopped())
+        skeleton, weights = stack.enter_context(
+            skeleton_of(recipe, control, part_id, skeletons, lambda: WeightsOnTheWay(recipe.files, device, control))
+        )
         skeleton.check(recipe.files, lambda: {entry.name: entry.shape for file in recipe.files for entry in file.entries})
         # The place of a tensor is known before its bytes arrive.
         to_cast: list[tuple[str, Any, Any]] = []
-        for name, tensor in weights.tensors():
+        skeleton.cut = skeleton.cut or weights.cut()
+        for name, tensor in weights.tensors(skeleton.cut):
             dtype = recipe.dtype_of(name, tensor.dtype)
             if tensor.dtype == dtype:
                 skeleton.put(name, tensor)
@@ -217,6 +236,7 @@ def load_module(recipe: Recipe, device: Device, control: LoadControl, part_id: s
                 to_cast.append((name, tensor, dtype))
         if early := not to_cast and not skeleton.reads_values:
             skeleton.complete(device.name, recipe.dtype)
+        collector.close()
         weights.arrive()
         for name, tensor, dtype in to_cast:
             skeleton.put(name, tensor.to(dtype))
@@ -238,6 +258,7 @@ def build_ahead(recipe: Callable[[], Recipe], working: Callable[[], int], part_i
         entries = [entry for file in made.files for entry in file.entries]
         skeleton.check(made.files, lambda: {entry.name: entry.shape for entry in entries})
         skeleton.settle({entry.name: made.dtype_of(entry.name, known[entry.dtype]) for entry in entries})
+        gc.collect(1)  # of what has just been made: otherwise the load pays for that, in the midst of its bytes
         return skeleton
 
     with suppress(NotUnderstoodError):
