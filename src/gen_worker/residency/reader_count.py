@@ -5,9 +5,10 @@ threads pay depends on the machine. The count that one load found is where the n
 """
 
 LEAST, FIRST, MOST = 4, 8, 16
-# While a function runs. Every reader that returns from the disk asks for the interpreter's lock, and torch releases the
-# lock at each operation. On an H200, five steps of SDXL took 3.5 times as long beside 8 to 16 readers, 1.9 times beside
-# 4 and 1.3 times beside 2. Two readers still read 8 GB/s out of the page cache.
+# While a function runs. A reader keeps a processor busy and asks for the interpreter's lock after each slice. On an H200,
+# five steps of SDXL took 3.5 times as long beside 8 to 16 readers, 1.9 times beside 4 and 1.3 times beside 2. Two readers
+# still read 9 GB/s out of the page cache. One reads half as fast and slows the steps nearly as much: two threads that do
+# nothing but compute already slow them to 1.17 times their time on that machine.
 BESIDE_WORK = 2
 STEP = 2
 PAYS = 1.05  # an addition pays when the rate grows by at least this factor
