@@ -64,7 +64,7 @@ def test_create_refuses_and_put_replaces(limited: PlatformProcess) -> None:
     assert blobs(limited) == []
 
 
-@pytest.mark.parametrize("ref", ["runs/x/outputs/y", "%2e%2e/x", "a%00b", "x" * 300])
+@pytest.mark.parametrize("ref", ["runs/x/outputs/y", "%2e%2e/x", "a%00b", "%FF", "a%C3b", "x" * 300])
 def test_refs_that_are_none_are_refused(limited: PlatformProcess, ref: str) -> None:
     answer = limited.http.put(f"/v1/files/local/{ref}", content=b"x")
     assert answer.status_code == 400, answer.text

@@ -35,6 +35,15 @@ def test_a_value_is_found_in_each_of_its_forms(value: str) -> None:
     assert msgspec.msgpack.decode(packed)["b"] == b"[secret KEY]"
 
 
+@given(st.binary(max_size=7), st.text(min_size=8, max_size=40), st.binary(max_size=7))
+def test_a_value_is_found_in_the_base64_of_something_longer(before: bytes, value: str, after: bytes) -> None:
+    whole = base64.b64encode(before + value.encode() + after).decode()
+    for text in (whole, whole.replace("+", "-").replace("/", "_")):
+        shown = Redactor([("KEY", value)]).text(f"Authorization: Basic {text}")
+        assert "[secret KEY]" in shown
+    assert value.encode().hex() not in Redactor([("KEY", value)]).text(value.encode().hex())
+
+
 def test_each_line_of_a_long_secret_is_found_alone() -> None:
     redactor = Redactor([("PEM", "-----BEGIN-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQEF\n-----END-----\n")])
     assert redactor.text("x MIIEvQIBADANBg y") == "x [secret PEM] y"

@@ -1,7 +1,8 @@
 """Removes known secrets, by value, from everything that is shown or stored. Pure.
 
-A value is found as it is, and as it appears in JSON (encoded once or twice), in a Python repr, in base64 and in URLs. Each line of a
-multi-line value is found, too. A value that arrives in pieces, such as tokens of a stream, is not found.
+A value is found as it is, and as it appears in JSON (encoded once or twice), in a Python repr, in hexadecimal, in URLs and in base64, also
+inside a longer text in base64: `Authorization: Basic` has the name and the password in one. Each line of a multi-line value is found, too.
+A value that arrives in pieces, such as tokens of a stream, is not found.
 """
 
 import base64
@@ -77,7 +78,16 @@ def _forms(value: str) -> set[str]:
         for ascii_only in (True, False):
             once = json.dumps(part, ensure_ascii=ascii_only)[1:-1]
             forms |= {once, json.dumps(once, ensure_ascii=ascii_only)[1:-1]}
-        encoded = base64.b64encode(part.encode()).decode().rstrip("=")
-        urlsafe = encoded.replace("+", "-").replace("/", "_")
-        forms |= {part, repr(part)[1:-1], encoded, urlsafe, quote(part, safe=""), quote(part), quote_plus(part)}
+        forms |= {part, repr(part)[1:-1], quote(part, safe=""), quote(part), quote_plus(part)}
+        forms |= {part.encode().hex(), part.encode().hex().upper(), *_base64_forms(part.encode())}
     return {form for form in forms if form}
+
+
+def _base64_forms(data: bytes) -> set[str]:
+    """How these bytes appear in base64, alone or inside something longer: a character has 6 bits, so what is before them shifts them by
+    0, 1 or 2 bytes, and characters that hold bits of a neighbour do not count."""
+    forms = {base64.b64encode(data).decode().rstrip("=")}
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + data).decode()
+        forms.add(text[-(-before * 8 // 6) : (before + len(data)) * 8 // 6])
+    return forms | {form.replace("+", "-").replace("/", "_") for form in forms}

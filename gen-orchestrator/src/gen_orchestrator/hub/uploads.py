@@ -276,6 +276,8 @@ class Uploads:
 def upload_ref(ref: str) -> str:
     """The ref of an upload as stored; `ValueError` when it is not a path, or is in the area of runs."""
     name = normalize_output_ref(ref)
+    if "\ufffd" in name:  # what stands for bytes that are not UTF-8: other bytes would name the same file
+        raise ValueError(f"{name[:200]!r} is not a name in UTF-8")
     if name.split("/")[0] == OF_RUNS:
         raise ValueError(f"{name[:200]!r}: refs below {OF_RUNS}/ belong to runs; choose another name, such as 'uploads/x.png'")
     return name
