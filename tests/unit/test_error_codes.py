@@ -90,6 +90,7 @@ def test_words_near_names_and_json() -> None:
         return found.stdout or found.stderr
 
     assert said("unknown_function").startswith("not_found: ")
+    assert said("insufficient_vram").startswith("resource: ")
     assert said("Out-Of-Memory").startswith("out_of_memory: ")
     assert "Did you mean 'validation'?" in said("validaton")
     assert json.loads(said("timeout", "--json"))["http"] == 504
