@@ -43,7 +43,7 @@ class _Child(msgspec.Struct):
     release_id: str
     started_s: float
     gpu: str
-    joined: bool = False
+    worker: Worker | None = None  # once it has joined; kept, because it may leave the pool before its process ends
     stopping: bool = False
     leaves_by_s: float = 0.0  # until then its runs may continue, and then it is told to end; 0: it was told, or may stay
 
@@ -186,7 +186,7 @@ class Keeper:
         """Adopt the workers of this node's last leadership; one that does not come back is replaced like one that never came."""
         now_s = self._clock.now_s()
         for child in earlier._children.values():
-            child.joined, child.started_s = False, now_s
+            child.worker, child.started_s = None, now_s
         self._children |= earlier._children
         earlier._children = {}
         earlier._heir = self
@@ -231,7 +231,7 @@ class Keeper:
     def _note_joined(self, worker: Worker) -> None:
         child = self._children.get(worker.worker_id)
         if child is not None:
-            child.joined = True
+            child.worker = worker
 
     async def _keep(self) -> None:
         while True:
@@ -251,7 +251,7 @@ class Keeper:
         now_s = self._clock.now_s()
         for worker_id, child in list(self._children.items()):
             self._stop_idle(worker_id, child)
-            if not child.joined and not child.stopping and now_s - child.started_s > START_S:
+            if child.worker is None and not child.stopping and now_s - child.started_s > START_S:
                 self._fitness.ignores(worker_id, f"it has not registered within {START_S:.0f} s of its start")
                 why = f"its worker did not start within {START_S:.0f} s: does the import of its code hang?"
                 self._start_failures.failed(child.release_id, why, now_s)
@@ -333,11 +333,11 @@ class Keeper:
         if self._is_paused:
             self._log.info("worker.ended", worker_id=worker_id, status=status)
             return  # the next leader takes care of its runs
-        worker = self._pool.get(worker_id)
+        worker = None if child is None else child.worker
         served = worker is not None and worker.given > len(worker.runs)  # one of its runs is over, so it did not crash at its start
         self._gateway.process_ended(worker_id)
         # it was told to end by us, or ended normally for another reason
-        if child is None or child.stopping or (child.joined and status == 0):
+        if child is None or child.stopping or (worker is not None and status == 0):
             self._log.info("worker.ended", worker_id=worker_id, status=status)
             self.poke()
             return
