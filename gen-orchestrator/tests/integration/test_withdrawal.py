@@ -34,7 +34,7 @@ def test_an_endpoint_goes_out_of_service_and_comes_back(tmp_path: Path) -> None:
         platform.until(lambda: platform.run(held)["status"] == "running")
         gone = verb(platform, "rm", "local/first")
         assert (gone.returncode, gone.stdout) == (0, "local/first is out of service; it had greet:dev, greet:prod\n"), gone
-        assert "1 run that runs and 1 run in the queue go on to their end" in gone.stderr
+        assert "1 run that runs and 1 run in the queue continue to their end" in gone.stderr
         assert f"cozyctl promote {release}" in gone.stderr
 
         refused = verb(platform, "invoke", "local/first/greet")
