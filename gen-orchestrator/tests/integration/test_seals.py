@@ -15,7 +15,7 @@ def test_the_end_of_a_run_seals_its_files(platform: PlatformProcess) -> None:
     for method in ("PUT", "POST"):
         late = save(platform, run["id"], 1, "another thing", method)
         assert (late.status_code, late.json()["code"]) == (403, "auth")
-        assert "is over: its file_token is no longer valid" in late.json()["detail"]
+        assert "has ended: its file_token is no longer valid" in late.json()["detail"]
     assert fetch(platform, run["output"]["file"]["ref"]) == (200, "what it said")
     platform.kill()
     platform.start()
