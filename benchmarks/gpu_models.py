@@ -143,6 +143,10 @@ class Models(Bench):
         from gen_worker.residency.loaders.diffusers import _dtype_option
 
         theirs = kind.from_pretrained(folder, **{_dtype_option(): self.dtype(folder.name)}).to(self.device).eval()
+        for parameter in () if self.cuda else theirs.parameters():
+            parameter.data = (
+                parameter.data.clone()
+            )  # safetensors maps the file, at odd addresses, where the CPU's kernels round differently
         edge = 128 if self.tiny else 512
         same = all(torch.equal(self.step(ours, edge, seed), self.step(theirs, edge, seed)) for seed in range(2))
         aligned = sum(address % 256 == 0 for address in addresses)
