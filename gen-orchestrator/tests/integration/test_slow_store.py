@@ -94,7 +94,7 @@ def hold_for(platform: PlatformProcess, held: Callable[[], Any]) -> None:
         assert again[0].json() == again[1].json()
         assert again[0].json()["attempt"] == 1
     assert {each.json()["id"] for each in answers if each.status_code == 200} <= {each["id"] for each in listed(platform)}
-    assert "store" not in platform.http.get("/readyz").json()
+    platform.until(lambda: "store" not in platform.http.get("/readyz").json())  # when the lease is renewed the next time
     assert platform.invoke("echo").json()["output"]["pid"] == before
     assert platform.log.read_text().count("worker.started") == 1
 
