@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from gen_worker import ActionContext, worker_function
+from gen_worker import ActionContext, RealtimeSocket, worker_function, worker_websocket
 from gen_worker.errors import RetryableError
 from gen_worker.types import Asset
 
@@ -95,6 +95,21 @@ def save(ctx: ActionContext, payload: Input) -> Saved:
 @worker_function()
 def read(ctx: ActionContext, payload: Given) -> Output:
     return Output(text=Path(payload.file.local_path).read_text())
+
+@worker_websocket()
+async def mirror(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    await sock.send_json("here")  # on a busy machine its thread may run late, and what came before is lost
+    async for data in sock.iter_bytes():
+        if data == b"fail":
+            raise ValueError("as asked")
+        if data == b"close":
+            await sock.close()
+            return
+        if data.startswith(b"flood"):
+            for n in range(int(data.split()[1])):
+                await sock.send_bytes(n.to_bytes(4, "big") + bytes(100_000))
+        else:
+            await sock.send_json({"heard": len(data)})
 """
 # The package reads its manifest from one place in an image, and nowhere else.
 _START = """

@@ -1,13 +1,17 @@
 """Published workers (gen-worker 0.3.2, plain protocol 1.0) with our orchestrator: they serve, stream, fail, and reconnect without losing
 anything."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from platform_process import PlatformProcess
 from published_worker import published_worker, write_published_project
+from realtime_served import Served, end_of
 from serve_process import free_port
+from waiting import eventually
 
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens, id_by_hand
 
@@ -61,6 +65,51 @@ def test_files_in_and_out(platform: PlatformProcess) -> None:
     ref = saved["output"]["file"]["ref"]
     assert platform.http.get(f"/v1/files/local/{ref}").text == "kept"
     assert platform.invoke("read", {"file": {"ref": ref}}).json()["output"]["text"] == "kept"
+
+
+async def test_it_serves_websockets(platform: PlatformProcess) -> None:
+    """Without flow control, which it does not know."""
+    served = Served(platform.url, "/v1/local/probe", [])
+    async with talking(served, "mirror?run_id=plain") as client:
+        for n in range(200):
+            await client.send(bytes(n))
+            assert await client.recv() == f'{{"heard":{n}}}'
+    assert (await served.ended("plain"))["session"]["frames_in"] == 200
+    for word, ending in (("close", (1000, "closed")), ("fail", (1011, "error:ValueError"))):
+        async with talking(served, f"mirror?run_id={word}") as client:
+            await client.send(word)
+            assert await end_of(client) == ending
+        assert (await served.ended(word))["status"] == ("succeeded" if word == "close" else "failed")
+    async with talking(served, "mirror", max_queue=1) as client:
+        await client.send("flood 100")
+        for n in range(100):
+            frame = await client.recv()
+            assert isinstance(frame, bytes)
+            assert int.from_bytes(frame[:4], "big") == n
+    async with talking(served, "mirror?run_id=canceled") as client:
+        await client.send("x")
+        await client.recv()
+        assert served.http.post("/v1/runs/canceled/cancel").json()["status"] == "canceled"
+        assert (await end_of(client))[0] in (1000, 1011)  # it knows one way to end a session, which says `completed`
+    async with talking(served, "mirror", max_queue=1) as client:
+        await client.send("flood 3000")
+        assert (await client.recv())[:4] == bytes(4)
+        assert await end_of_slow(served, client) == (1008, "slow_consumer"), "300 MB for a client that does not read are not kept"
+    served.close()
+
+
+@asynccontextmanager
+async def talking(served: Served, path: str, **options: Any) -> AsyncIterator[Any]:
+    """A session whose handler has said that it is there."""
+    async with served.connected(path, **options) as client:
+        assert await client.recv() == '"here"'
+        yield client
+
+
+async def end_of_slow(served: Served, client: Any) -> tuple[int, str]:
+    """The end of a session whose client reads only once the session is over."""
+    await eventually(lambda: not served.get("/v1/status")["open_runs"], 60)
+    return await end_of(client)
 
 
 def test_nothing_is_lost_when_the_orchestrator_dies(platform: PlatformProcess, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class RunRoutes:
             raise RequestError(404, "not_found", f"no owner {owner[:64]!r}", error="unknown_function")
         resolved = self._resolve(owner, endpoint, function, tag)
         if resolved.settings.is_session and not is_session:
-            hint = f"connect to ws://HOST/v1/{owner}/{endpoint}/{function} with a websocket client"
+            hint = f"connect to ws://{request.header(b'host')}/v1/{owner}/{endpoint}/{function} with a websocket client"
             raise RequestError(400, "validation", f"{function} is a websocket, which has no payload and no output", hint=hint)
         return resolved
 

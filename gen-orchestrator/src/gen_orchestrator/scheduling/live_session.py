@@ -21,6 +21,8 @@ from gen_worker.wire.messages import RealtimeCredit, RealtimeFrame, Single
 from gen_worker.wire.realtime import WINDOW_BYTES
 
 MAX_UNTAKEN_BYTES = 32 << 20
+# A published worker (0.3.2) drops frames that arrive before its handler's thread runs, and does not say when that is.
+PLAIN_OPENS_S = 0.5
 
 
 class Link(Protocol):
@@ -62,6 +64,7 @@ class LiveSession:
         self._client: SessionClient | None = None
         self._early: list[RealtimeFrame] = []  # the worker may send before the client's upgrade is complete
         self._link: Link | None = None
+        self._is_deaf = False  # a plain worker that was sent it a moment ago
         self._credit = 0
         self._ungranted: deque[int] = deque()  # bytes of the frames that the worker has not begun to handle
         self._ungranted_bytes = 0
@@ -95,7 +98,7 @@ class LiveSession:
         link = self._link
         if self._is_over:
             return True
-        if link is None or (link.counts_frames and self._credit <= 0):
+        if link is None or self._is_deaf or (link.counts_frames and self._credit <= 0):
             return False
         if link.counts_frames_back and self._ungranted and self._ungranted_bytes + len(data) > WINDOW_BYTES:
             return False
@@ -116,8 +119,9 @@ class LiveSession:
         self._credit = 0
         self._ungranted.clear()
         self._ungranted_bytes = 0
-        if not link.counts_frames and self._client is not None:
-            self._client.go_on()
+        self._is_deaf = not link.counts_frames
+        if self._is_deaf:
+            asyncio.get_running_loop().call_later(PLAIN_OPENS_S, self._hears, link)
 
     def detach(self) -> None:
         """No worker has the run any more."""
@@ -137,6 +141,8 @@ class LiveSession:
         """A frame from the worker."""
         if self._is_over:
             return
+        if self._is_deaf and self._link is not None:
+            self._hears(self._link)  # its handler speaks, so it runs
         self._untaken_bytes += len(frame.data)
         if self._untaken_bytes > MAX_UNTAKEN_BYTES:
             self.on_flood()
@@ -155,6 +161,12 @@ class LiveSession:
         self._early.clear()
         if self._client is not None:
             self._client.close(self.reason)
+
+    def _hears(self, link: Link) -> None:
+        if link is self._link:
+            self._is_deaf = False
+            if self._client is not None:
+                self._client.go_on()
 
     def _pass_on(self, frame: RealtimeFrame) -> None:
         assert self._client is not None
