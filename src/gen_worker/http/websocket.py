@@ -121,6 +121,10 @@ class WebSocket(Upgraded):
         else:
             taken()
 
+    def touch(self) -> None:
+        """Count as if a message had gone now."""
+        self._active_s = time.monotonic()
+
     def close(self, code: int, reason: str) -> None:
         """Send a Close frame with the reason, wait briefly for the client's own, then close."""
         if self._closing or self._gone:
@@ -145,9 +149,11 @@ class WebSocket(Upgraded):
         if self._gone:
             return
         held, self._held = self._held, None
-        if held is not None and not self._closing and not self._listener.message(held):
-            self._held = held
-            return
+        if held is not None:
+            if not self._closing and not self._listener.message(held):
+                self._held = held
+                return
+            self.touch()
         self._read()
         if self._held is None and self._transport is not None and not self._gone:
             self._transport.resume_reading()
@@ -199,7 +205,7 @@ class WebSocket(Upgraded):
         transport = self._transport
         if transport is None:
             return
-        if self._idle_s and not self._closing and now_s - self._active_s > self._idle_s:
+        if self._idle_s and not self._closing and self._held is None and now_s - self._active_s > self._idle_s:
             self._listener.idle()
         elif self._full or self._closing:
             unread_bytes = transport.get_write_buffer_size()

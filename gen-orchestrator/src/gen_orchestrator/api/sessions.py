@@ -109,7 +109,10 @@ class _Client:
         self._dispatcher.sessions.left(self._open_run)
 
     def idle(self) -> None:
-        self.end("idle_timeout")
+        if self._open_run.is_sent:
+            self.end("idle_timeout")
+        else:
+            self.socket.touch()  # it waits for a worker, which has a limit of its own
 
     def stopping(self) -> None:
         self.end("worker_draining")
