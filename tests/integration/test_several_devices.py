@@ -24,8 +24,9 @@ from gen_worker.refs import ModelSpec
 from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.devices import CONTEXT_BYTES, DeviceSet, model_cache, pick_devices
 from gen_worker.residency.loaders.base import LoadControl, Loaded, Loader, LoadPlan, LoadRequest, PartPlan
-from gen_worker.residency.manager import LoadedModels, Seat
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.residency.place import Lease, form_name
+from gen_worker.residency.seat import Seat
 from gen_worker.settings import DeviceSettings, RunLimits
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.source import OverrideSource

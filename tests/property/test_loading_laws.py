@@ -22,9 +22,10 @@ from gen_worker.residency.accounting import ModelCache
 from gen_worker.residency.device import DeviceFullError
 from gen_worker.residency.devices import DeviceSet
 from gen_worker.residency.loaders.base import LoadControl, Loaded, LoadPlan, LoadRequest, PartPlan
-from gen_worker.residency.manager import LoadedModels, Seat
+from gen_worker.residency.manager import LoadedModels
 from gen_worker.residency.place import Lease
 from gen_worker.residency.reader import ReadCanceledError
+from gen_worker.residency.seat import Seat
 from gen_worker.sources.keyspace import Keyspace
 from gen_worker.sources.source import OverrideSource
 from gen_worker.testing.fakes import FakeDevice

@@ -45,11 +45,10 @@ from gen_orchestrator.api.withdrawal import WithdrawalRoutes
 from gen_orchestrator.api.workers import WorkerRoutes
 from gen_orchestrator.auth.folder_keys import folder_key
 from gen_orchestrator.auth.keys import Keys
+from gen_orchestrator.auth.operator_key import keep_operator_key
 from gen_orchestrator.auth.vault import Vault
 from gen_orchestrator.auth.worker_tokens import WorkerTokens
-from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, SCOPES
 from gen_orchestrator.domain.runs import Run, RunState
-from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.fleet.base import Fleet
 from gen_orchestrator.fleet.keeper import Keeper
 from gen_orchestrator.fleet.readiness import Readiness
@@ -85,6 +84,7 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.pool import Pool
 from gen_orchestrator.scheduling.sessions import LEADER_LOST
 from gen_orchestrator.scheduling.spending import Spending
+from gen_orchestrator.scheduling.takeover import take_up
 from gen_orchestrator.scheduling.trace import Trace
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import EventChunk, Leader, Store, Tag
@@ -262,8 +262,10 @@ class Term:
         for text in self.registry.damaged.values():
             self._log.error("release.damaged", error=text)
         if self._settings.asks_for_keys:
-            await asyncio.to_thread(self._have_an_operator)
-        self._take_up(*await asyncio.to_thread(self._open_runs))
+            await asyncio.to_thread(keep_operator_key, self._settings.data / OPERATOR_KEY, self._access_keys, self._log)
+        found = await asyncio.to_thread(self._open_runs)
+        orphans = take_up(self.dispatcher, self.registry.settings, *found, self._log)
+        self.gateway.expect(orphans, 0.0 if self._settings.owns_workers else TAKEOVER_GRACE_S)
         self._children.take_up(self.dispatcher.open.values())
         await self._shadows.clean()
         self.gateway.start()
@@ -309,17 +311,6 @@ class Term:
         """The token with which a worker of this owner asks for models."""
         return self._file_tokens.issue(FileToken(owner, MODELS_OF, 0), HUB_TOKEN_LIFE_S)
 
-    def _have_an_operator(self) -> None:
-        """Someone must create the first keys: an operator's key is in the data folder, for whoever can read that."""
-        path, keys = self._settings.data / OPERATOR_KEY, self._access_keys
-        if path.exists() and keys.verify(path.read_text().strip()) is not None:
-            return
-        _, text = keys.create(EVERYBODY, ALL_OWNERS, "operator", SCOPES)
-        path.unlink(missing_ok=True)
-        path.touch(0o600)
-        path.write_text(text + "\n")
-        self._log.info("keys.operator", path=str(path))
-
     def _owner_of(self, release_id: str) -> str | None:
         try:
             return self.registry.release(release_id).owner
@@ -354,25 +345,6 @@ class Term:
     def _open_runs(self) -> tuple[list[Run], dict[str, list[EventChunk]]]:
         found = self._store.open_runs()
         return found, {run.id: self._store.events_of(run.id) for run in found if run.attempt}
-
-    def _take_up(self, open_runs: list[Run], events: dict[str, list[EventChunk]]) -> None:
-        orphans = []
-        for run in open_runs:
-            try:
-                settings = self.registry.settings(run.release_id, run.function)
-            except LookupError:
-                settings = FunctionSettings()
-            lane = self.dispatcher.lanes.lane(run.release_id, run.function, settings)
-            try:
-                open_run = self.dispatcher.restore(run, lane, events.get(run.id, ()))
-            except Exception as exc:  # noqa: BLE001 - what a damaged row holds must not keep the others from their leader
-                self._log.error("run.not_taken_up", run_id=run.id, error=repr(exc))
-                continue
-            if run.state is RunState.LEASED and open_run.session is None:
-                orphans.append(open_run)
-        if open_runs:
-            self._log.info("leader.took_up", runs=len(open_runs), with_workers=len(orphans))
-        self.gateway.expect(orphans, 0.0 if self._settings.owns_workers else TAKEOVER_GRACE_S)
 
     def _over(self, open_run: OpenRun) -> None:
         if open_run.is_shadow:

@@ -50,7 +50,8 @@ from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.step_guard import StepGuard
 from gen_worker.execution.stuck import WatchedPhase
 from gen_worker.outcome import Failure, Outcome, failure_of
-from gen_worker.residency.manager import ModelUse, Seat
+from gen_worker.residency.manager import ModelUse
+from gen_worker.residency.seat import Seat
 
 
 class Run:

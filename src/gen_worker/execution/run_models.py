@@ -14,8 +14,9 @@ from gen_worker.execution.run_parts import RunParts
 from gen_worker.execution.step_guard import StepGuard
 from gen_worker.execution.stuck import Phase, WatchedPhase, thread_stacks
 from gen_worker.refs import canonical_ref
-from gen_worker.residency.manager import Emit, ModelUse, Seat
+from gen_worker.residency.manager import Emit, ModelUse
 from gen_worker.residency.place import Lease, form_name
+from gen_worker.residency.seat import Seat
 
 _PHASES: Mapping[str, Phase] = {events.RESOLVE_STARTED: "model_resolve", events.LOAD_STARTED: "model_load"}
 

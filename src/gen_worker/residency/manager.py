@@ -41,6 +41,7 @@ from gen_worker.residency.loaders.task_pipelines import TaskPipelineLoader
 from gen_worker.residency.loaders.transformers import TransformersLoader
 from gen_worker.residency.place import Lease, Place, form_name
 from gen_worker.residency.placement import choose_place
+from gen_worker.residency.seat import Seat
 from gen_worker.residency.takers import takers_of
 from gen_worker.sources.arrivals import Arrivals
 from gen_worker.sources.hub import local_model
@@ -74,30 +75,6 @@ class ModelUse(msgspec.Struct, frozen=True):
     path: Path | None = None  # where its files are; never sent off this machine
     localized: bool = False
     loaded_bytes: int = 0
-
-
-class Seat:
-    """The device chosen for a run, held until `release`. `device_name` is None when there is only one device."""
-
-    def __init__(self, place: Place, function: str, device_name: str | None, on_release: Callable[["Seat"], None]) -> None:
-        self.place = place
-        self.function = function
-        self.device_name = device_name
-        self.names: list[str] = []  # cache names of its models
-        self._on_release = on_release
-        self._taken = True
-        place.runs += 1
-        place.headroom.expect(function)
-
-    def begin_work(self) -> Callable[[], None]:
-        """The function begins, with all its models. Call the returned function when the author's code has ended."""
-        return self.place.begin_work(self.function)
-
-    def release(self) -> None:
-        if self._taken:
-            self._taken = False
-            self.place.runs -= 1
-            self._on_release(self)
 
 
 class LoadedModels:

@@ -7,6 +7,7 @@ from gen_worker.http.openapi import PROBLEMS, problem_response
 
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer", "minimum": 0}
+BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 QUERY: dict[str, Schema] = {
     "wait": {**NUMBER, "maximum": 3600},
     "limit": {"type": "integer", "minimum": 1, "maximum": 500},

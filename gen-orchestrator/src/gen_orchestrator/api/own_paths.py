@@ -1,8 +1,10 @@
 """Parameters and answers of the API's own routes, for the OpenAPI document. A test compares this list with the routes."""
 
+from gen_orchestrator.api.build_paths import build_paths
 from gen_orchestrator.api.disk_paths import disk_paths
 from gen_orchestrator.api.gate_paths import gate_paths
 from gen_orchestrator.api.key_paths import key_paths
+from gen_orchestrator.api.operations import BYTES as _BYTES
 from gen_orchestrator.api.operations import NUMBER as _NUMBER
 from gen_orchestrator.api.operations import TEXT as _TEXT
 from gen_orchestrator.api.operations import list_of as _list
@@ -23,7 +25,6 @@ RUN: Schema = {"$ref": REF.format(name="RunObject")}
 _PAGE: Schema = {"$ref": REF.format(name="RunPage")}
 _TAG_NAME: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}
 _OK: Schema = {"type": "object", "required": ["ok"], "properties": {"ok": {"type": "boolean"}}}
-_BYTES: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 _OPTIONAL: Schema = {"anyOf": [_TEXT, {"type": "null"}]}
 _TEXTS: Schema = {"type": "array", "items": _TEXT}
@@ -68,20 +69,6 @@ _CHANGE = _object(
 _DIFF = _object(
     "from to breaking changes",
     **{"from": _TEXT, "to": _TEXT, "breaking": {"type": "boolean"}, "changes": {"type": "array", "items": _CHANGE}},
-)
-_BUILD = _object(
-    "build_id owner status message endpoint release_id error created_at finished_at",
-    **dict.fromkeys(("build_id", "owner", "message", "endpoint", "release_id", "error"), _TEXT),
-    status={"type": "string", "enum": ["queued", "running", "succeeded", "failed", "canceled"]},
-    created_at={"type": "number"},
-    finished_at={"type": "number"},
-)
-_BUILD_LOG = _object(
-    "build_id status lines next",
-    build_id=_TEXT,
-    status=_BUILD["properties"]["status"],
-    lines={"type": "array", "items": _object("n at text", n=_NUMBER, at={"type": "number"}, text=_TEXT)},
-    next=_NUMBER,
 )
 _FREED = _object("freed_bytes", freed_bytes=_NUMBER)
 _COLLECTED = _object("blobs freed_bytes", blobs=_NUMBER, freed_bytes=_NUMBER)
@@ -269,15 +256,7 @@ def own_paths() -> dict[str, Schema]:
         **gate_paths(),
         **secret_paths(),
         **shadow_paths(),
-        "/v1/endpoints/publish": {
-            "post": _operation(
-                "publish",
-                "Publish a project",
-                {"202": json_response("The build, which continues", _BUILD), **_statuses("413", "415", "429", "507")},
-                query=("message", "builder", "image"),
-                body={"required": False, "content": _BYTES},
-            )
-        },
+        **build_paths(),
         **key_paths(),
         **door_paths("/v1/models/{owner}/{endpoint}/{function}"),
         "/v1/repos": {
@@ -324,24 +303,6 @@ def own_paths() -> dict[str, Schema]:
                 query=("inbox", "linked"),
                 body={"required": True, "content": _BYTES},
             ),
-        },
-        "/v1/builds": {
-            "get": _operation("list_builds", "List builds, newest first", {"200": json_response("Builds", _list(_BUILD))}, query=("owner",))
-        },
-        "/v1/builds/{build_id}": {
-            "get": _operation("get_build", "Get a build", {"200": json_response("The build", _BUILD)}, _path("build_id"), query=("wait",))
-        },
-        "/v1/builds/{build_id}/logs": {
-            "get": _operation(
-                "get_build_logs",
-                "Read a build's log",
-                {"200": json_response("Lines", _BUILD_LOG)},
-                _path("build_id"),
-                query=("after", "wait"),
-            )
-        },
-        "/v1/builds/{build_id}/cancel": {
-            "post": _operation("cancel_build", "Cancel a build", {"200": json_response("The build", _BUILD)}, _path("build_id"))
         },
         "/v1/tags": {
             "get": _operation(

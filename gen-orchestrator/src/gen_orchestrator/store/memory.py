@@ -1,6 +1,5 @@
 """The store in memory: the reference that the others are compared with, and what simulations run on."""
 
-import threading
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -15,7 +14,8 @@ from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.secrets import StoredSecret
 from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.domain.webhooks import Delivery
-from gen_orchestrator.store.base import FIRST, SKEW_S, DeposedError, EventChunk, Leader, OldRun, Release, RunFilter, Tag
+from gen_orchestrator.store.base import FIRST, DeposedError, EventChunk, OldRun, Release, RunFilter, Tag
+from gen_orchestrator.store.memory_leadership import MemoryLeadership
 from gen_orchestrator.store.ops import (
     DONE,
     Accept,
@@ -33,14 +33,13 @@ from gen_orchestrator.store.ops import (
 from gen_orchestrator.store.sql_usage import DAY_S, row_of
 
 
-class MemoryStore:
+class MemoryStore(MemoryLeadership):
     """Keeps everything until the process ends. `now_s` is the database's clock."""
 
     is_alone = False
 
     def __init__(self, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
-        self._lock = threading.Lock()
+        super().__init__(now_s)
         self._runs: dict[str, Run] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._events: dict[str, list[EventChunk]] = {}
@@ -56,9 +55,6 @@ class MemoryStore:
         self._goldens: dict[str, Golden] = {}
         self._results: dict[tuple[str, str, str, str], GateResult] = {}
         self._secrets: dict[tuple[str, str, str], list[StoredSecret]] = {}
-        self._leader: Leader | None = None
-        self._lease_until = 0.0
-        self._epoch = 0
 
     def apply(self, epoch: int, ops: Sequence[Op]) -> list[Result]:
         with self._lock:
@@ -306,32 +302,6 @@ class MemoryStore:
     def secrets(self) -> list[StoredSecret]:
         with self._lock:
             return [each for _, versions in sorted(self._secrets.items()) for each in versions]
-
-    def campaign(self, node_id: str, address: str, lease_s: float, http_url: str = "") -> Leader | None:
-        with self._lock:
-            now_s = self._now_s()
-            if self._leader is not None and now_s < self._lease_until <= now_s + lease_s + SKEW_S and self._leader.node_id != node_id:
-                return None
-            self._epoch += 1
-            self._leader = Leader(node_id, self._epoch, address, http_url)
-            self._lease_until = now_s + lease_s
-            return self._leader
-
-    def renew(self, leader: Leader, lease_s: float) -> bool:
-        with self._lock:
-            if self._leader is None or self._leader.epoch != leader.epoch:
-                return False
-            self._lease_until = self._now_s() + lease_s
-            return True
-
-    def resign(self, leader: Leader) -> None:
-        with self._lock:
-            if self._leader is not None and self._leader.epoch == leader.epoch:
-                self._leader = None
-
-    def leader(self) -> Leader | None:
-        with self._lock:
-            return self._leader if self._lease_until > self._now_s() else None
 
     def close(self) -> None:
         """Nothing to close."""
