@@ -1,10 +1,11 @@
 """A writer thread: each round takes all waiting operations, commits them in one transaction, and reports to the event
 loop.
 
-While a commit waits for the disk, the next batch collects. All operations of one turn of the loop go into one batch:
-the thread is told at the end of the turn. So a busy leader writes large batches, and an idle one writes at once.
+While a commit waits for the disk, the next batch collects. A busy leader tells the thread at the end of a turn of the
+loop, so that all operations of the turn go into one batch. One whose last batch was small tells it at once: the thread
+then wakes up while the turn goes on, which a lone caller feels.
 
-    put (loop) --end of the turn--> Line --> writer thread: apply, commit --> one call to the loop --> each operation's callback
+    put (loop) --at once, or at the end of the turn--> Line --> writer thread: apply, commit --> one call to the loop --> each callback
 
 Admission of runs bounds the line: every operation here belongs to an admitted run. `Line` says what happens when a
 batch fails. After `DeposedError` nothing is written any more.
@@ -22,6 +23,7 @@ from gen_orchestrator.store.ops import Op, Result
 MAX_BATCH = 2000
 RETRY_S = 0.5
 SLOW_S = 2.0
+SMALL_BATCH = 4  # operations: up to two runs, each accepted and leased
 
 
 class Writer:
@@ -34,6 +36,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._line = Line()
         self._since_s = 0.0  # when the oldest unwritten batch was taken; 0 if there is none
+        self._last_batch = 0  # how many operations it had
         self._told = False  # the thread will be told of the operations that this turn adds
         self._news = threading.Condition()
         self._closed = False
@@ -62,6 +65,9 @@ class Writer:
         """Write this after everything that was put before it."""
         with self._news:
             self._line.put(op, on_written, on_trouble, optional=optional)
+            if self._last_batch <= SMALL_BATCH:
+                self._news.notify()
+                return
         if not self._told:
             self._told = True
             self._loop.call_soon(self._tell)
@@ -88,6 +94,7 @@ class Writer:
                     self._since_s = time.monotonic()
             if not batch:
                 return
+            self._last_batch = len(batch)
             results = self._apply(batch)
             with self._news:
                 calls = self._line.settle(batch, results)
