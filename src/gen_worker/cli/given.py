@@ -4,11 +4,27 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import click
 
 STDIN = "-"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def payload_options(function: F) -> F:
+    """Give a verb the parameters `inputs` and `payload`."""
+    shown = click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")(function)
+    return click.option(
+        "-i",
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="A payload field; FIELD=@PATH sends a file, FIELD=@- stdin. May be repeated.",
+    )(shown)
 
 
 def given_by_field(inputs: Iterable[str], payload: str | None) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from gen_worker import events
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.signature import FunctionSpec, SignatureError
 from gen_worker.cli.folder import folder_flag, folder_option
-from gen_worker.cli.given import STDIN, file_of, given_by_field, text_of
+from gen_worker.cli.given import STDIN, file_of, given_by_field, payload_options, text_of
 from gen_worker.cli.live import LiveRun
 from gen_worker.cli.output import (
     EXIT_BROKEN_PIPE,
@@ -79,15 +79,7 @@ def _complete_function(ctx: click.Context, param: click.Parameter, incomplete: s
 
 @click.command("run", cls=Verb)
 @click.argument("function", required=False, shell_complete=_complete_function)
-@click.option(
-    "-i",
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="A payload field; FIELD=@PATH sends a file, FIELD=@- stdin. May be repeated.",
-)
-@click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
+@payload_options
 @click.option("--model", "models", multiple=True, metavar="KEY=FOLDER", help="Use a local folder for a model key. May be repeated.")
 @click.option("--outputs", default="outputs", show_default=True, help="Folder for saved files.")
 @click.option("--timeout", "timeout_s", type=Seconds(), default=0, help="Time limit of the run in seconds. 0: none.")

@@ -24,9 +24,10 @@ import msgspec
 from starlette.types import ASGIApp
 
 from gen_worker.http.crowd import MIN_BODY_BYTES_S, STALLED_S, ConnectionLimits, Crowd
-from gen_worker.http.exchange import STATUS_LINES, Exchange, Upgraded
+from gen_worker.http.exchange import STATUS_LINES, Exchange
 from gen_worker.http.heads import RefusedError, check_coding, scope_of
 from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.upgraded import Upgraded
 
 BUFFERED_BYTES = 64 << 10
 MAX_PIPELINED = 16

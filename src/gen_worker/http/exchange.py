@@ -7,24 +7,13 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import ASGIApp, Message
 
-from gen_worker.http.crowd import Crowd
 from gen_worker.http.direct import DirectAnswer
 from gen_worker.http.problems import PROBLEM_JSON, problem
+from gen_worker.http.upgraded import Upgraded
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _NO_BODY = (204, 304)
 _DISCONNECT: Message = {"type": "http.disconnect"}
-
-
-class Upgraded(asyncio.Protocol):
-    """A protocol that a connection can be handed over to. It keeps its place in the crowd and in uvicorn's list of connections."""
-
-    def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
-        raise NotImplementedError
-
-    def go_on(self) -> None:
-        """Continue reading, unless there is no room."""
-        raise NotImplementedError
 
 
 class Wire(Protocol):

@@ -16,15 +16,15 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.http.crowd import ConnectionLimits, Crowd
-from gen_worker.http.exchange import Upgraded
+from gen_worker.http.crowd import ConnectionLimits
+from gen_worker.http.upgraded import Upgraded
 
 CLOSE_S = 5.0  # time for the client's Close frame after ours, while it reads
 # The one subprotocol that is accepted. It changes nothing: a page offers it together with `cozy.key.KEY`, because it
@@ -87,22 +87,18 @@ class WebSocket(Upgraded):
     """Lives on the loop. `idle_s`: how long it may be without a message either way; 0: forever."""
 
     def __init__(self, listener: Listener, *, max_message_bytes: int, idle_s: float = 0.0) -> None:
+        super().__init__()
         self._idle_s = idle_s
         self._active_s = time.monotonic()
-        self.address = ""
         self._listener = listener
         self._max_message_bytes = max_message_bytes
         self._frames = Connection(ConnectionType.SERVER)
-        self._transport: asyncio.Transport | None = None
-        self._crowd: Crowd | None = None
-        self._connections: set[Any] = set()
         self._message = bytearray()  # received so far
         self._held: bytes | None = None  # complete, and not accepted yet
-        self._closing = self._gone = self._full = self._told = False
+        self._closing = self._told = False
         self._on_room: list[Callable[[], None]] = []
-        self._heard_s = self._since_s = time.monotonic()  # since when `check_time` has been waiting
+        self._heard_s = time.monotonic()
         self._pinged_s: float | None = None
-        self._unread_bytes = 0
 
     @property
     def holds(self) -> bool:
@@ -116,7 +112,7 @@ class WebSocket(Upgraded):
             return
         self._active_s = time.monotonic()
         self._write(TextMessage(data.decode()) if is_text else BytesMessage(data))
-        if self._full:
+        if self._is_full:
             self._on_room.append(taken)
         else:
             taken()
@@ -135,14 +131,6 @@ class WebSocket(Upgraded):
         self._write(CloseConnection(code, reason))
         # soon, because we may be in the middle of reading; the client's Close may have arrived already
         asyncio.get_running_loop().call_soon(self.go_on)
-
-    # Called by the connection that this websocket was before.
-
-    def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
-        self._transport, self._crowd, self._connections, self.address = transport, crowd, connections, address
-        crowd.join(self)  # takes the place that the connection has just left
-        crowd.busy(self)
-        connections.add(self)
 
     def go_on(self) -> None:
         """There is room again: continue reading, starting with the waiting message."""
@@ -167,25 +155,14 @@ class WebSocket(Upgraded):
             if self._held is None:
                 self._read()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._gone:
-            return
-        self._gone = True
-        if self._crowd is not None:
-            self._crowd.leave(self)
-        self._connections.discard(self)
-        self._transport = self._held = None
+    def lost(self) -> None:
+        self._held = None
         self._message.clear()
         self.resume_writing()
         self._tell()
 
-    def pause_writing(self) -> None:
-        self._full = True
-        if self._transport is not None:
-            self._unread_bytes, self._since_s = self._transport.get_write_buffer_size(), time.monotonic()
-
     def resume_writing(self) -> None:
-        self._full = False
+        super().resume_writing()
         waiting, self._on_room = self._on_room, []
         for taken in waiting:
             taken()
@@ -195,23 +172,14 @@ class WebSocket(Upgraded):
     def shutdown(self) -> None:
         self._listener.stopping()
 
-    def close_idle(self) -> None:
-        """Does nothing: a websocket is never idle in this sense."""
-
-    def close_stalled(self, began_s: float, now_s: float) -> bool:
-        return False
-
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
         transport = self._transport
         if transport is None:
             return
         if self._idle_s and not self._closing and self._held is None and now_s - self._active_s > self._idle_s:
             self._listener.idle()
-        elif self._full or self._closing:
-            unread_bytes = transport.get_write_buffer_size()
-            if unread_bytes != self._unread_bytes:
-                self._unread_bytes, self._since_s = unread_bytes, now_s
-            elif now_s - self._since_s > (CLOSE_S if self._closing else limits.unread_s):
+        elif self._is_full or self._closing:
+            if self.unread_for(now_s) > (CLOSE_S if self._closing else limits.unread_s):
                 transport.abort()
         elif self._pinged_s is not None:
             if now_s - self._pinged_s > limits.ping_s and self._held is None:  # otherwise its pong may be behind data that we do not read

@@ -9,15 +9,14 @@ When one side ends, the other ends, too. Pings, limits and close codes are the l
 
 import asyncio
 import ssl
-import time
 from collections.abc import Coroutine
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from gen_orchestrator.api.forward import CONNECT_S, HOP_BY_HOP, MARK, BrokenOffError, NotReachedError
 from gen_worker.http.asgi import Request
-from gen_worker.http.crowd import ConnectionLimits, Crowd
-from gen_worker.http.exchange import Upgraded
+from gen_worker.http.crowd import ConnectionLimits
+from gen_worker.http.upgraded import Upgraded
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
@@ -188,14 +187,9 @@ class _Near(Upgraded):
     """The connection to the client."""
 
     def __init__(self, far: _Far) -> None:
-        self.address = ""
+        super().__init__()
         self._far = far
-        self._transport: asyncio.Transport | None = None
-        self._crowd: Crowd | None = None
-        self._connections: set[Any] = set()
-        self._is_full = self._gone = self._held = False
-        self._unread_bytes = 0
-        self._since_s = 0.0
+        self._held = False
 
     def send(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -210,14 +204,6 @@ class _Near(Upgraded):
         if self._transport is not None:
             self._transport.close()
 
-    # Called by the connection that it was.
-
-    def take_over(self, transport: asyncio.Transport, crowd: Crowd, connections: set[Any], address: str) -> None:
-        self._transport, self._crowd, self._connections, self.address = transport, crowd, connections, address
-        crowd.join(self)
-        crowd.busy(self)
-        connections.add(self)
-
     def go_on(self) -> None:
         if self._transport is not None and not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
@@ -228,23 +214,14 @@ class _Near(Upgraded):
         self._far.send(data)
 
     def pause_writing(self) -> None:
-        self._is_full = True
-        if self._transport is not None:
-            self._unread_bytes, self._since_s = self._transport.get_write_buffer_size(), time.monotonic()
+        super().pause_writing()
         self._far.pause(is_full=True)
 
     def resume_writing(self) -> None:
-        self._is_full = False
+        super().resume_writing()
         self._far.pause(is_full=False)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._gone:
-            return
-        self._gone = True
-        if self._crowd is not None:
-            self._crowd.leave(self)
-        self._connections.discard(self)
-        self._transport = None
+    def lost(self) -> None:
         self._far.close()
 
     # Called by uvicorn and the crowd.
@@ -252,17 +229,6 @@ class _Near(Upgraded):
     def shutdown(self) -> None:
         self.close()
 
-    def close_idle(self) -> None:
-        """Does nothing: a tunnel is never idle."""
-
-    def close_stalled(self, began_s: float, now_s: float) -> bool:
-        return False
-
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
-        if self._transport is None or not self._is_full:
-            return
-        unread_bytes = self._transport.get_write_buffer_size()
-        if unread_bytes != self._unread_bytes:
-            self._unread_bytes, self._since_s = unread_bytes, now_s
-        elif now_s - self._since_s > limits.unread_s:
+        if self._transport is not None and self._is_full and self.unread_for(now_s) > limits.unread_s:
             self._transport.abort()

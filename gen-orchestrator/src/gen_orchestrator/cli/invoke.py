@@ -12,21 +12,14 @@ from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.refs import path_of, payload_of, resolved
 from gen_orchestrator.cli.release_names import release_named
 from gen_orchestrator.cli.shown import report
+from gen_worker.cli.given import payload_options
 from gen_worker.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail, interrupted, json_option, print_json
 from gen_worker.client import UnreachableError
 
 
 @click.command("invoke", cls=ApiVerb)
 @click.argument("ref", metavar="OWNER/ENDPOINT/FUNCTION[:TAG|@RELEASE]")
-@click.option(
-    "-i",
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="A payload field; FIELD=@PATH sends a file, FIELD=@- stdin. May be repeated.",
-)
-@click.option("--payload", metavar="JSON", help="The whole payload as JSON; '-' reads it from stdin.")
+@payload_options
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0, 604800), default=0, help="Time limit of the run in seconds. 0: that of the function."
 )
