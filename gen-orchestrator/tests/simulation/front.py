@@ -232,8 +232,8 @@ class HttpClient:
 
         handling = asyncio.ensure_future(handle())
         handling.add_done_callback(lambda _: sent.put_nowait(None))
-        node.requests.add(handling)
-        handling.add_done_callback(node.requests.discard)
+        node.requests[handling] = None
+        handling.add_done_callback(lambda task: node.requests.pop(task, None))
         try:
             while (message := await sent.get()) is not None:
                 yield message

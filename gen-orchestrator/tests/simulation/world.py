@@ -63,7 +63,7 @@ class Node:
         self.dispatcher = Dispatcher(*parts)
         self.gateway = Gateway(Tokens(), self.pool, self.dispatcher, fitness, clock, log, owner_of=lambda _: OWNER)  # type: ignore[arg-type]
         self.routes = routes_of(self, clock)
-        self.requests: set[asyncio.Task[None]] = set()
+        self.requests: dict[asyncio.Task[None], None] = {}  # in order: what a world does must not depend on addresses
         orphans = []
         for run in world.store.open_runs():
             open_run = self.dispatcher.restore(run, self.lane(), world.store.events_of(run.id))
@@ -104,6 +104,7 @@ class World:
         self.settings = settings
         self.store = MemoryStore(loop.time)
         self.watch = Watch()
+        self.written: list[tuple[float, str, str]] = []  # when, what, of which run: what happened in this world
         self.node: Node | None = None
         self.unsettled = True
         self.workers = [Worker(self, f"w{number}") for number in range(settings.workers)]
@@ -135,6 +136,7 @@ class World:
         results: list[Result] = []
         for op in ops:
             run_id = getattr(op, "run_id", "")
+            self.written.append((self.loop.time(), type(op).__name__, run_id or op.run.id))
             before = self.store.get(run_id)
             results += self.store.apply(epoch, [op])
             if run_id:
