@@ -101,5 +101,5 @@ def test_replayed_runs_wait_for_room_and_workers_go(routing_replay: ModuleType) 
 def test_a_trace_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text('{"type": "nonsense"}\n')
-    with pytest.raises(ValueError, match=r"other.jsonl:1 is no line of a routing trace"):
+    with pytest.raises(ValueError, match=r"other.jsonl:1 is not a line of a routing trace"):
         list(read_trace(path))
