@@ -294,11 +294,13 @@ def own_paths() -> dict[str, Schema]:
             ),
         },
         "/v1/blobs/{digest}": {
-            "get": _operation("get_blob", "Download a blob", {**file, **_statuses("416")}, _path("digest"), query=("until", "signature")),
+            "get": _operation(
+                "get_blob", "Download a blob", {**file, **_statuses("410", "416")}, _path("digest"), query=("until", "signature")
+            ),
             "put": _operation(
                 "put_blob",
                 "Upload a blob of a push",
-                {"204": {"description": "The blob is stored"}, **_statuses("507")},
+                {"204": {"description": "The blob is stored"}, **_statuses("408", "413", "507")},
                 _path("digest"),
                 query=("inbox", "linked"),
                 body={"required": True, "content": _BYTES},
