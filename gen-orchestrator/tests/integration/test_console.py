@@ -238,7 +238,7 @@ def test_every_page_fits_a_phone_and_is_free_of_what_axe_knows(platform: Platfor
         assert violations(page) == [], place
     assert tab.complaints == []
     for place, words in {
-        "runs/none": "there is no run 'none'", "workers/none": "none", "releases/none": "there is no release 'none'", "builds/none": "none", "endpoints/local/none": "none", "nowhere": "There is no page nowhere.",
+        "runs/none": "no run 'none'", "workers/none": "none", "releases/none": "no release 'none'", "builds/none": "none", "endpoints/local/none": "none", "nowhere": "There is no page nowhere.",
     }.items():  # fmt: skip
         page.evaluate("hash => location.hash = hash", f"#/{place}")
         page.locator("main").get_by_text(words).first.wait_for()
