@@ -1,10 +1,9 @@
 """The documentation pages of error codes: one for each code, and one that lists them. scripts/error-codes writes them."""
 
-from http import HTTPStatus
-
 import msgspec
 
 from gen_worker.cli.explain import Explanation, explanations
+from gen_worker.http.phrases import PHRASES
 from gen_worker.http.problems import problem
 
 INDEX = "docs/error-codes.md"
@@ -27,10 +26,9 @@ def example_answer(each: Explanation) -> str:
     """An HTTP answer with this code: a problem, or the platform's object of a run that ended with it. Empty for other codes."""
     if each.http is None or not each.detail:
         return ""
-    status = HTTPStatus(each.http)
     told = problem(each.http, each.code, each.detail, error=each.error)
     if "request" in each.where:
-        head, body = f"HTTP/1.1 {each.http} {status.phrase}\ncontent-type: application/problem+json\n\n", msgspec.to_builtins(told)
+        head, body = f"HTTP/1.1 {each.http} {PHRASES[each.http]}\ncontent-type: application/problem+json\n\n", msgspec.to_builtins(told)
     else:
         told = msgspec.structs.replace(told, retryable=each.again == "yes")
         head, body = "", {"id": "01JD...", "status": "expired" if each.code == "expired" else "failed", "error": msgspec.to_builtins(told)}

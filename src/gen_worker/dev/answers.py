@@ -1,6 +1,5 @@
 """The dev runner's answers about a run: the contract's body, the run object, lines of an event stream."""
 
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from gen_worker.contract.problem import Problem
 from gen_worker.contract.runner import RunAnswer, RunnerRun, Timing
 from gen_worker.dev.runs import DevRun, EarlyRecord
 from gen_worker.events import OUTPUT_DELTA, RunEvent, is_machinery, stream_name
+from gen_worker.http.phrases import PHRASES
 from gen_worker.http.problems import status_of
 from gen_worker.http.sse import frame
 from gen_worker.outcome import Outcome
@@ -146,7 +146,7 @@ def _output(outcome: Outcome) -> msgspec.Raw:
 def _problem(run: DevRun, outcome: Outcome) -> Problem:
     status = http_status(outcome)
     return Problem(
-        title=HTTPStatus(status).phrase,
+        title=PHRASES[status],
         status=status,
         detail=outcome.safe_message,
         code=outcome.code,

@@ -1,17 +1,17 @@
 """One request and its answer on our own connection: ASGI's two calls, the complete answer at once, or another protocol instead."""
 
 import asyncio
-from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Message
 
 from gen_worker.http.direct import DirectAnswer
+from gen_worker.http.phrases import PHRASES
 from gen_worker.http.problems import PROBLEM_JSON, problem
 from gen_worker.http.upgraded import Upgraded
 
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+STATUS_LINES = {status: f"HTTP/1.1 {status} {phrase}\r\n".encode() for status, phrase in PHRASES.items()}
 _NO_BODY = (204, 304)
 _DISCONNECT: Message = {"type": "http.disconnect"}
 

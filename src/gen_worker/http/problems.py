@@ -1,9 +1,8 @@
 """Errors as `application/problem+json` (RFC 9457), and the one table from outcomes to HTTP statuses."""
 
-from http import HTTPStatus
-
 from gen_worker.contract.problem import PROBLEM_JSON, Problem
 from gen_worker.errors import FieldError
+from gen_worker.http.phrases import PHRASES
 
 __all__ = ["PROBLEM_JSON", "Problem", "problem", "status_of"]
 
@@ -43,7 +42,7 @@ def problem(
 ) -> Problem:
     """The problem for a request that never became a run."""
     return Problem(
-        title=HTTPStatus(status).phrase,
+        title=PHRASES[status],
         status=status,
         detail=detail,
         code=code,

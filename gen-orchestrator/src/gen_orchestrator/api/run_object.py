@@ -2,7 +2,6 @@
 
 import mimetypes
 from collections.abc import Callable, Iterator
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from gen_worker.clock import utc_text
 from gen_worker.contract.problem import Problem
 from gen_worker.contract.run import RunObject, RunReceipt, RunTimings, Usage
 from gen_worker.files.local_outputs import normalize_output_ref
+from gen_worker.http.phrases import PHRASES
 from gen_worker.http.problems import status_of
 
 _ASSET_FIELDS = frozenset({"ref", "owner", "local_path", "mime_type", "size_bytes", "sha256"})
@@ -113,7 +113,7 @@ def problem_of(error: RunError, run_id: str) -> Problem:
     """A failed run's error, as the caller may see it."""
     status = 504 if error.code == "expired" else status_of(error.code, error.error_type)
     return Problem(
-        title=HTTPStatus(status).phrase,
+        title=PHRASES[status],
         status=status,
         detail=error.message,
         code=error.code,
