@@ -74,11 +74,11 @@ def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "breaking_change")
     assert {"pointer": "/size", "message": "input: a new field that every payload must have"} in refused.json()["errors"]
     assert refused.json()["hint"] == 'to move the tag anyway, send "breaking": true'
-    assert refused.json()["cli_hint"] == "to move the tag anyway: cozyctl promote --breaking"
+    assert refused.json()["cli_hint"] == "to move the tag anyway, repeat the command with --breaking"
     done = verb(platform, "promote", new, "--function", "echo")
     assert done.returncode == 1
     assert "/size" in done.stderr
-    assert ("anyway: cozyctl promote --breaking" in done.stderr, '"breaking": true' in done.stderr) == (True, False), done.stderr
+    assert ("anyway, repeat the command with --breaking" in done.stderr, '"breaking": true' in done.stderr) == (True, False), done.stderr
     assert tagged(platform, "echo", "prod") == old
     assert verb(platform, "promote", new, "--function", "echo", "--breaking").returncode == 0
     assert tagged(platform, "echo", "prod") == new

@@ -117,7 +117,7 @@ async def pass_goldens(goldens: Goldens, release_id: str, functions: Sequence[st
             "golden_failed",
             f"{release_id} fails golden requests: {told}",
             hint='to move the tag anyway, send "skip_gates": true',
-            cli_hint="to move the tag anyway: cozyctl promote --skip-gates",
+            cli_hint="to move the tag anyway, repeat the command with --skip-gates",
             errors=errors,
         )
 

@@ -7,7 +7,7 @@ import msgspec
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept, take_body
 from gen_orchestrator.api.plain_text import checked_text
-from gen_orchestrator.domain.access import ALL_OWNERS
+from gen_orchestrator.domain.access import ALL_OWNERS, Caller
 from gen_orchestrator.hub.mirror import OWNER as MIRROR_OWNER
 from gen_orchestrator.hub.mirror import Mirror, MirrorBusyError, mirrored
 from gen_orchestrator.hub.model_records import DamagedStoreError, ModelFile, NoVariantError, PushError, Repo, UnknownModelError, Version
@@ -205,8 +205,8 @@ class ModelRoutes:
         await request.answer(200, msgspec.json.encode(self._manifest(found)))
 
     async def _answer(self, request: Request, ref: CozyRef, precisions: tuple[str, ...]) -> None:
-        if ref.owner != MIRROR_OWNER and not caller_of(request).sees(ref.owner):  # mirrors of Hugging Face are readable by all
-            raise RequestError(404, "not_found", f"no model {ref.repo_id()!r} here", error="unknown_model")
+        if ref.owner != MIRROR_OWNER and not (caller := caller_of(request)).sees(ref.owner):  # mirrors of Hugging Face are readable by all
+            raise _not_of(caller, ref.repo_id())
         try:
             found = await asyncio.to_thread(self._store.resolve, ref, precisions)
         except UnknownModelError as exc:
@@ -239,9 +239,15 @@ class ModelRoutes:
             raise RequestError(400, "validation", str(exc)) from None
         if not isinstance(ref, CozyRef) or ref.repo_id() != text:
             raise RequestError(400, "validation", f"{text[:100]!r}: expected owner/repo")
-        if not caller_of(request).sees(ref.owner):
-            raise RequestError(404, "not_found", f"no model {text!r} here", error="unknown_model")
+        if not (caller := caller_of(request)).sees(ref.owner):
+            raise _not_of(caller, text)
         return ref
+
+
+def _not_of(caller: Caller, repo_id: str) -> RequestError:
+    """404 for a model of another owner, whether it exists or not."""
+    hint = f"this key is of owner {caller.owner}, whose models are called {caller.owner}/NAME"
+    return RequestError(404, "not_found", f"no model {repo_id!r} here", hint=hint, error="unknown_model")
 
 
 def _another(digest: str) -> RequestError:

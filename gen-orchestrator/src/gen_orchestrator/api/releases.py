@@ -210,7 +210,7 @@ class ReleaseRoutes:
                 "release_not_ready",
                 f"{release_id} cannot serve: {why}",
                 hint='the tag stays; to move it anyway, send "now": true',
-                cli_hint="the tag stays; to move it anyway: cozyctl promote --now",
+                cli_hint="the tag stays; to move it anyway, repeat the command with --now",
             )
 
     def _check_move(self, owner: str, endpoint: str, function: str, tag: str, wanted: MoveTag) -> Tag | None:
@@ -235,7 +235,7 @@ class ReleaseRoutes:
                 "breaking_change",
                 f"{release_id} breaks callers of {owner}/{endpoint}/{function}:{tag}: {_told(breaking)}",
                 hint='to move the tag anyway, send "breaking": true',
-                cli_hint="to move the tag anyway: cozyctl promote --breaking",
+                cli_hint="to move the tag anyway, repeat the command with --breaking",
                 errors=[FieldError(each.pointer, f"{each.side}: {each.text}") for each in breaking],
             )
 

@@ -194,5 +194,5 @@ def _repo(ref: str) -> CozyRef:
     except ValueError:
         found = None
     if not isinstance(found, CozyRef) or found.digest is not None:
-        raise click.UsageError(f"{ref!r}: expected owner/repo or owner/repo:tag, such as me/my-model:latest")
+        raise click.UsageError(f"{ref!r}: expected owner/repo or owner/repo:tag, such as local/my-model:latest")
     return found
