@@ -110,7 +110,7 @@ def _parse_cozy(body: str) -> CozyRef | None:
         digest = f"{found[1]}:{found[2].lower()}"
     elif ":" in name:
         name, _, tag = name.partition(":")
-        if not _TAG.fullmatch(tag):
+        if not _TAG.fullmatch(tag) or ".." in tag:
             return None
     if not _REPO.fullmatch(name) or ".." in name:
         return None

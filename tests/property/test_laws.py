@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gen_worker.dev.runs import DevRun
@@ -54,6 +54,7 @@ def test_a_slug_is_url_safe_and_its_own_slug(text: str) -> None:
 @given(
     st.text(max_size=200) | st.from_regex(r"(hf:|cozy:)?[a-zA-Z0-9._-]{1,8}/[a-zA-Z0-9._-]{1,8}([:@][a-z0-9:./]{0,12})?", fullmatch=True)
 )
+@example("0/0:0..")
 def test_a_ref_that_parses_prints_to_itself(text: str) -> None:
     try:
         ref = parse_model_ref(text)
