@@ -18,13 +18,12 @@ from gen_worker.execution.request import RunRequest
 from gen_worker.files.local_outputs import LocalOutputs
 from gen_worker.http.asgi import Request, RequestError, check_page
 from gen_worker.http.hosts import HostPolicy
-from gen_worker.http.sessions import close_code, refuse
+from gen_worker.http.sessions import MAX_TIMEOUT_MS, close_code, refuse, wanted_id
 from gen_worker.http.websocket import WebSocket, accept_fields
-from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
+from gen_worker.names import did_you_mean
 from gen_worker.outcome import Outcome
 from gen_worker.wire.realtime import MAX_FRAME_BYTES
 
-MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 _OPTIONS = ("run_id", "timeout_ms", "owner", "invoker_id")
 
 
@@ -190,8 +189,6 @@ def _options(request: Request) -> RunRequest:
             known = ", ".join(_OPTIONS)
             detail = f"unknown option {name[:100]!r}.{did_you_mean(name[:100], _OPTIONS)} Options are: {known}"
             raise RequestError(400, "validation", detail, error="unknown_option")
-    run_id = query.get("run_id", "")
-    if run_id and not is_run_id(run_id):
-        raise RequestError(400, "validation", f"run_id {run_id[:100]!r}; {RUN_ID_RULE}", error="invalid_run_id")
+    run_id = wanted_id(query)
     timeout_ms = request.number(query.get("timeout_ms", "0"), "timeout_ms", MAX_TIMEOUT_MS)
     return RunRequest(run_id, b"", timeout_ms=timeout_ms, owner=query.get("owner"), invoker_id=query.get("invoker_id"))

@@ -1,10 +1,13 @@
-"""What the websockets of realtime sessions share in the dev runner and on the platform: reasons, close codes, refusals."""
+"""What the websockets of realtime sessions share in the dev runner and on the platform: options, reasons, close codes, refusals."""
 
 from collections.abc import Mapping
 
-from gen_worker.http.asgi import Request
+from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.websocket import WebSocket, accept_fields
+from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.wire.realtime import MAX_FRAME_BYTES
+
+MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000  # a week
 
 FAILED = 1011  # the handler failed: `error:ValueError`
 # RFC 6455, 7.4.1; 1012 "service restart" and 1013 "try again later" are from its registry.
@@ -23,6 +26,14 @@ CLOSE_CODES: Mapping[str, int] = {
     "overloaded": 1013,
     "budget_exhausted": 1013,
 }
+
+
+def wanted_id(query: Mapping[str, str]) -> str:
+    """The session's id that the caller has chosen in the query; empty if none. `RequestError` 400 for one that is no id."""
+    run_id = query.get("run_id", "")
+    if run_id and not is_run_id(run_id):
+        raise RequestError(400, "validation", f"run_id {run_id[:100]!r}; {RUN_ID_RULE}", error="invalid_run_id")
+    return run_id
 
 
 def close_code(reason: str) -> int:

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 from gen_worker.http.crowd import ConnectionLimits, Crowd
 
 
-class Upgraded(asyncio.Protocol):
+class Upgraded(asyncio.Protocol, ABC):
     """A protocol that a connection can be handed over to. Lives on the loop."""
 
     def __init__(self) -> None:
@@ -27,21 +28,21 @@ class Upgraded(asyncio.Protocol):
         crowd.busy(self)
         connections.add(self)
 
+    @abstractmethod
     def go_on(self) -> None:
         """Continue reading, unless there is no room."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_time(self, now_s: float, limits: ConnectionLimits) -> None:
         """Called about once a second: end the connection if a limit is exceeded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shutdown(self) -> None:
         """The server shuts down."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self) -> None:
         """The client is gone. Called once."""
-        raise NotImplementedError
 
     def unread_for(self, now_s: float) -> float:
         """For how many seconds the client has read nothing of what was written."""

@@ -4,7 +4,6 @@ import asyncio
 import errno
 from collections.abc import Callable, Iterator, Mapping
 
-from gen_orchestrator.api.waiting_callers import left
 from gen_orchestrator.hub.blobs import Blobs, DamagedError, KeptFile, checked
 from gen_worker.http.asgi import BodyReader, Request, RequestError
 from gen_worker.http.files import send_file
@@ -87,7 +86,7 @@ async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: 
         first = await asyncio.to_thread(next, pieces, b"")
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
     await request.send({"type": "http.response.start", "status": 200 if found is None else 206, "headers": raw})
-    gone = asyncio.ensure_future(left(request))
+    gone = asyncio.ensure_future(request.left())
     piece = first
     try:
         while piece and not gone.done():

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import re
 import time
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,13 +12,13 @@ from gen_orchestrator.api import run_object as shown
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.api.budget_error import BudgetError
+from gen_orchestrator.api.callers import invoker_of, traceparent_of
 from gen_orchestrator.api.envelope import Invocation, read_invocation
 from gen_orchestrator.api.json_bodies import aside
 from gen_orchestrator.api.memo import Memo
 from gen_orchestrator.api.shown_deliveries import shown_delivery
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
-from gen_orchestrator.domain.access import EVERYBODY
 from gen_orchestrator.domain.runs import Run
 from gen_orchestrator.domain.webhooks import Target, read_target
 from gen_orchestrator.hub.files import RunFiles
@@ -46,7 +45,6 @@ MAX_WAIT_S = 3600
 CANCEL_WAIT_S = 12.0
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class WebhookReceivers(Protocol):
@@ -306,7 +304,6 @@ class RunRoutes:
     def _new_run(self, request: Request, resolved: Resolved, owner: str, endpoint: str, function: str, invocation: Invocation) -> Run:
         options: InvokeOptions = invocation.options
         settings = resolved.settings
-        traceparent = request.header(b"traceparent")
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
         webhook = self._webhook(request, options) if options.webhook else b""
@@ -327,7 +324,7 @@ class RunRoutes:
             fingerprint=invocation.fingerprint,
             invoker_id=invoker_of(request),
             webhook=webhook,
-            traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",  # W3C: an invalid one is ignored
+            traceparent=traceparent_of(request),
         )
 
     def _webhook(self, request: Request, options: InvokeOptions) -> bytes:
@@ -374,12 +371,6 @@ class RunRoutes:
         if accept and await self._streams.send_only_file(request, run, accept, headers):
             return
         await request.answer(status, self._objects.json(run, open_run), headers=headers)
-
-
-def invoker_of(request: Request) -> str:
-    """The invoker whose budgets a run counts against: the current caller."""
-    caller = caller_of(request)
-    return caller.name if caller is not EVERYBODY else ""
 
 
 def function_and_tag(name: str) -> tuple[str, str]:

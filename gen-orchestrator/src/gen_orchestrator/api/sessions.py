@@ -11,7 +11,8 @@ from collections.abc import Callable
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.runs import TRACEPARENT, RunRoutes, function_and_tag, invoker_of
+from gen_orchestrator.api.callers import invoker_of, traceparent_of
+from gen_orchestrator.api.runs import RunRoutes, function_and_tag
 from gen_orchestrator.domain.runs import PRIORITIES, Run
 from gen_orchestrator.hub.registry import Resolved
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
@@ -20,13 +21,12 @@ from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.scheduling.run_ids import new_run_id
 from gen_worker.http.asgi import Request, RequestError, check_page
 from gen_worker.http.hosts import HostPolicy
-from gen_worker.http.sessions import close_code, refuse
+from gen_worker.http.sessions import MAX_TIMEOUT_MS, close_code, refuse, wanted_id
 from gen_worker.http.websocket import WebSocket, accept_fields
 from gen_worker.log import Log
-from gen_worker.names import RUN_ID_RULE, did_you_mean, is_run_id
+from gen_worker.names import did_you_mean
 from gen_worker.wire.realtime import MAX_FRAME_BYTES
 
-MAX_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 START_TIMEOUT_S = 300.0  # how long a client waits for a worker if neither it nor the function sets a limit
 _NO_PAYLOAD = msgspec.msgpack.encode({})
 
@@ -123,16 +123,13 @@ class _Client:
 
 def _new_run(request: Request, resolved: Resolved, owner: str, endpoint: str, function: str) -> Run:
     query, settings, now = request.query(), resolved.settings, time.time()
-    run_id = query.get("run_id", "")
-    if run_id and not is_run_id(run_id):
-        raise RequestError(400, "validation", f"run_id {run_id[:100]!r}; {RUN_ID_RULE}", error="invalid_run_id")
+    run_id = wanted_id(query)
     priority = query.get("priority", "normal")
     if priority not in PRIORITIES:
         near = did_you_mean(priority[:40], PRIORITIES)
         raise RequestError(400, "validation", f"priority={priority[:40]!r}.{near} Expected one of: {', '.join(PRIORITIES)}")
     timeout_ms = request.number(query.get("timeout_ms", "0"), "timeout_ms", MAX_TIMEOUT_MS)
     start_ms = request.number(query.get("start_timeout_ms", "0"), "start_timeout_ms", MAX_TIMEOUT_MS)
-    traceparent = request.header(b"traceparent")
     return Run(
         id=run_id or new_run_id(),
         owner=owner,
@@ -147,5 +144,5 @@ def _new_run(request: Request, resolved: Resolved, owner: str, endpoint: str, fu
         timeout_ms=timeout_ms or round(settings.timeout_s * 1000),
         expires_at=now + (start_ms / 1000 or settings.start_timeout_s or START_TIMEOUT_S),
         invoker_id=invoker_of(request),
-        traceparent=traceparent if traceparent and TRACEPARENT.fullmatch(traceparent) else "",
+        traceparent=traceparent_of(request),
     )

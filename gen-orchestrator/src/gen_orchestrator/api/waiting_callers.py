@@ -13,7 +13,7 @@ async def while_waited_for(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`. When the caller disconnects, `work` is cancelled, and `DisconnectedError` ends the request,
     so nothing after it is done either. For a request whose body has been read.
     """
-    doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(left(request))
+    doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.left())
     try:
         await asyncio.wait([doing, gone], return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
@@ -23,9 +23,3 @@ async def while_waited_for(request: Request, work: Coroutine[Any, Any, T]) -> T:
         doing.cancel()
         gone.cancel()
         await asyncio.gather(doing, gone, return_exceptions=True)
-
-
-async def left(request: Request) -> None:
-    """Return when the caller has disconnected."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

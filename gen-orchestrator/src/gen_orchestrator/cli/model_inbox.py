@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from gen_orchestrator.hub.inbox import NONCE
 from gen_worker.net.disk_calls import copy_bytes, share_bytes
 
 MAX_NONCE_BYTES = 200
@@ -24,7 +25,7 @@ def inbox_of(offer: Any) -> Path | None:
         status = os.lstat(folder)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             return None
-        descriptor = os.open(folder / "nonce", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(folder / NONCE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return folder if nonce and os.read(descriptor, MAX_NONCE_BYTES) == nonce.encode() else None
         finally:
