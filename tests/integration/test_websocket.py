@@ -15,7 +15,7 @@ import pytest
 import websockets
 from tests.conftest import Runner, write_project
 from tests.realtime_project import CODE, COZY
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 from websockets.sync.client import connect
 
 from gen_worker.http.asgi import Request
@@ -119,7 +119,7 @@ def test_who_may_open_one_and_how(runner: Runner, headers: dict[str, str | None]
         assert json.loads(body)["status"] == status
     if status == 426:
         assert b"sec-websocket-version: 13" in head
-    eventually(lambda: runner.http.get("/v1/status").json()["runs"]["active"] == 0)
+    until(lambda: runner.http.get("/v1/status").json()["runs"]["active"] == 0)
 
 
 def test_the_other_kind_of_function_is_pointed_at(runner: Runner) -> None:
