@@ -305,7 +305,7 @@ class Term:
     @property
     def trouble(self) -> str:
         """Why the store accepts nothing at present; empty if it does."""
-        return self._not_renewed or self._writer.trouble
+        return self._not_renewed or str(self._writer.trouble() or "")
 
     def hub_token(self, owner: str) -> str:
         """The token with which a worker of this owner asks for models."""

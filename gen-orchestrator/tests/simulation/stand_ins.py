@@ -51,9 +51,9 @@ class UnsureWriter:
         self.dead = False
         self._since_s = 0.0
 
-    @property
-    def stalled_s(self) -> float:
-        return self._world.loop.time() - self._since_s if self._since_s else 0.0
+    def trouble(self, after_s: float) -> StoreError | None:
+        stalled_s = self._world.loop.time() - self._since_s if self._since_s else 0.0
+        return StoreUnavailableError(f"nothing was written for {stalled_s} s") if stalled_s > after_s else None
 
     @property
     def waiting(self) -> int:

@@ -25,13 +25,12 @@ def reserve(fd: int, size_bytes: int) -> None:
         call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size_bytes))  # if refused, the file grows as it is written
 
 
-def set_aside(fd: int, size_bytes: int) -> None:
-    """Reserve this many bytes behind the end of a file, without changing its size. `OSError`: ENOSPC if there is no
-    room, EOPNOTSUPP if the file system or the system cannot do it.
+def set_aside(fd: int, size_bytes: int, start: int) -> None:
+    """Reserve the blocks of this many bytes of a file from `start` on, also behind its end, without changing its size.
+    `OSError`: ENOSPC if there is no room, EOPNOTSUPP if the file system or the system cannot do it.
     """
     call = _call("fallocate")
-    end = os.fstat(fd).st_size
-    if call is None or call(fd, _KEEP_SIZE, ctypes.c_int64(end), ctypes.c_int64(size_bytes)):
+    if call is None or call(fd, _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size_bytes)):
         code = errno.EOPNOTSUPP if call is None else ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

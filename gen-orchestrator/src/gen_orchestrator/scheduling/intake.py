@@ -99,12 +99,12 @@ class Intake:
         self._owner = owner
 
     def check(self) -> None:
-        """Raise `StoreUnavailableError` when the store has written nothing for a while: more runs would only wait, and
-        fill the memory.
+        """Raise a `StoreError` when the store has written nothing for a while: more runs would only wait, and fill the
+        memory.
         """
-        stalled_s = self._writer.stalled_s
-        if stalled_s > STALLED_S:
-            raise StoreUnavailableError(f"the store has written nothing for {stalled_s:.0f} s")
+        trouble = self._writer.trouble(STALLED_S)
+        if trouble is not None:
+            raise trouble
 
     def accept(self, open_run: OpenRun, accepted: Acceptance) -> None:
         """Store the run. If that certainly failed, the caller is told, and the run never existed. If the store did not

@@ -71,8 +71,7 @@ class SqliteStore(SqlStore):
         self._local = threading.local()
         self._readers: list[apsw.Connection] = []
         self._guard = threading.Lock()  # guards the writing connection and the list of readers
-        self._log = self._path.with_name(f"{FILE_NAME}-wal")
-        self._reserve = Reserve(folder)
+        self._reserve = Reserve(self._path.with_name(f"{FILE_NAME}-wal"))
         try:
             self._open()
             self._home.check()
@@ -188,19 +187,17 @@ class SqliteStore(SqlStore):
             for connection in (*self._readers, self._writer):
                 connection.close()
             self._readers.clear()
+            self._reserve.close()
             os.close(self._lock_fd)
 
     def _open(self) -> None:
-        try:
-            self._writer = self._connect()
-            self._migrate()
-        except (apsw.FullError, apsw.IOError, apsw.CantOpenError):  # it needs a log and an index for it
-            self._reserve.hand_over(self._log)
+        while True:
             try:
                 self._writer = self._connect()
-                self._migrate()
-            except apsw.FullError:
-                raise self._full() from None
+                return self._migrate()
+            except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as exc:  # it needs a log and an index for it
+                if not self._reserve.give_some():
+                    raise self._said(exc) from None
 
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path))
@@ -255,20 +252,15 @@ class SqliteStore(SqlStore):
             self._home.check()
             if not frees:
                 self._need_reserve()
-            try:
+            while True:
                 try:
                     return work()
                 except apsw.FullError:
-                    if not frees:
-                        raise
                     self._roll_back()
-                    self._reserve.hand_over(self._log)
-                    return work()
-            except apsw.FullError:
-                self._roll_back()
-                raise self._full() from None
-            except apsw.Error as exc:
-                raise self._said(exc) from exc
+                    if not frees or not self._reserve.give_some():
+                        raise self._full() from None
+                except apsw.Error as exc:
+                    raise self._said(exc) from exc
 
     def _need_reserve(self) -> None:
         if not self._reserve.take():

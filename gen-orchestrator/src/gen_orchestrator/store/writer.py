@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from gen_orchestrator.store.base import DeposedError, RunStore, StoreError
+from gen_orchestrator.store.base import DeposedError, RunStore, StoreError, StoreFullError, StoreUnavailableError
 from gen_orchestrator.store.line import Entry, Line, OnTrouble, OnWritten
 from gen_orchestrator.store.ops import Op, Result
 
@@ -36,6 +36,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._line = Line()
         self._since_s = 0.0  # when the oldest unwritten batch was taken; 0 if there is none
+        self._refusal: StoreError | None = None  # why the last batch was not written
         self._last_batch = 0  # how many operations it had
         self._told = False  # the thread will be told of the operations that this turn adds
         self._news = threading.Condition()
@@ -55,11 +56,14 @@ class Writer:
         since_s = self._since_s
         return time.monotonic() - since_s if since_s else 0.0
 
-    @property
-    def trouble(self) -> str:
-        """Why nothing is written at present; empty while a commit takes less than `SLOW_S`."""
-        stalled_s = self.stalled_s
-        return f"the store has written nothing for {stalled_s:.0f} s" if stalled_s > SLOW_S else ""
+    def trouble(self, after_s: float = SLOW_S) -> StoreError | None:
+        """Why nothing has been written for this many seconds; None if something has."""
+        stalled_s, refusal = self.stalled_s, self._refusal
+        if stalled_s <= after_s:
+            return None
+        if isinstance(refusal, StoreFullError):
+            return StoreFullError(str(refusal))
+        return StoreUnavailableError(f"the store has written nothing for {stalled_s:.0f} s")
 
     def put(self, op: Op, on_written: OnWritten | None = None, on_trouble: OnTrouble | None = None, *, optional: bool = False) -> None:
         """Write this after everything that was put before it."""
@@ -96,6 +100,7 @@ class Writer:
                 return
             self._last_batch = len(batch)
             results = self._apply(batch)
+            self._refusal = results if isinstance(results, StoreError) else None
             with self._news:
                 calls = self._line.settle(batch, results)
                 if not isinstance(results, StoreError) or not len(self._line):
