@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 def exchange(runner: Runner, request: bytes) -> tuple[int, dict[str, str], bytes]:
     """The answer to raw bytes, the connection closed by the server."""
     address = urlsplit(runner.url)
-    with socket.create_connection((address.hostname, address.port), 10) as sock:
+    with socket.create_connection((address.hostname, address.port), 60) as sock:
         sock.sendall(request)
         received = b""
         while chunk := sock.recv(65536):
@@ -210,7 +211,10 @@ def test_what_is_no_file_is_not_found(runner: Runner, name: str) -> None:
         ("bytes=9-1", 200, b"0123456789"),
         ("items=0-1", 200, b"0123456789"),
         ("bytes=", 200, b"0123456789"),
+        ("bytes=--1", 200, b"0123456789"),
+        ("bytes=0-0,99-", 206, b"0"),
         ("bytes=99-", 416, None),
+        ("bytes=-0,99-", 416, None),
     ],
 )
 def test_ranges(runner: Runner, value: str, status: int, body: bytes | None) -> None:
@@ -221,6 +225,37 @@ def test_ranges(runner: Runner, value: str, status: int, body: bytes | None) -> 
         assert json.loads(data)["code"] == "range_not_satisfiable"
     else:
         assert data == body
+
+
+def test_several_ranges_come_in_parts(runner: Runner) -> None:
+    found, headers, data = ask(runner, "GET", "/v1/files/o/x.txt", {"range": "bytes=8-,0-1,99-"})
+    assert (found, headers["content-type"].partition(";")[0]) == (206, "multipart/byteranges")
+    assert re.findall(rb"content-range: (bytes [^\r]*)\r\n\r\n([^\r]*)", data, re.IGNORECASE) == [
+        (b"bytes 0-1/10", b"01"),
+        (b"bytes 8-9/10", b"89"),
+    ]
+
+
+def test_conditions_of_reading(runner: Runner) -> None:
+    path, whole = "/v1/files/o/x.txt", b"0123456789"
+    known = ask(runner, "GET", path, {})[1]
+    etag, modified = known["etag"], known["last-modified"]
+    for headers, status in (
+        ({"if-none-match": f"W/{etag}"}, 304),
+        ({"if-none-match": '"x"', "if-modified-since": modified}, 200),
+        ({"if-modified-since": modified}, 304),
+        ({"if-modified-since": "yesterday"}, 200),
+        ({"if-match": etag}, 200),
+        ({"if-match": f"W/{etag}"}, 412),
+        ({"if-match": '"x", *'}, 412),
+        ({"if-match": "*", "if-unmodified-since": "Sun, 06 Nov 1994 08:49:37 GMT"}, 200),
+        ({"if-unmodified-since": "Sun, 06 Nov 1994 08:49:37 GMT"}, 412),
+        ({"if-unmodified-since": modified}, 200),
+    ):
+        assert ask(runner, "GET", path, headers)[0] == status, headers
+    for if_range, data in ((etag, b"0"), (modified, b"0"), (f"W/{etag}", whole), ('"x"', whole), ("", whole), (f"{etag}, {etag}", whole)):
+        assert ask(runner, "GET", path, {"range": "bytes=0-0", "if-range": if_range})[2] == data, if_range
+    assert ask(runner, "HEAD", path, {"range": "bytes=99-"})[0] == 200, "ranges are for GET alone"
 
 
 def test_queries_that_mean_nothing_are_refused_with_what_is_meant(runner: Runner) -> None:

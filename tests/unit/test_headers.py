@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen_worker.http.headers import asks_for, http_date, matches_etag, media_type, parse_accept, parse_prefer, preferred, whole_number
+from gen_worker.http.headers import (
+    accepts_coding,
+    asks_for,
+    http_date,
+    matches_etag,
+    matches_etag_strongly,
+    media_type,
+    parse_accept,
+    parse_prefer,
+    preferred,
+    whole_number,
+)
 from gen_worker.http.hosts import HostPolicy, host_name
 
 STREAMED = ("text/event-stream", "application/x-ndjson", "application/json")
@@ -94,6 +105,29 @@ def test_entity_tags_are_compared_whole_and_weakly() -> None:
     assert not matches_etag("5-running", '"5-running"')
 
 
+def test_weak_entity_tags_equal_nothing_where_tags_are_compared_strongly() -> None:
+    assert matches_etag_strongly('"a", "5-running"', '"5-running"')
+    assert matches_etag_strongly(" * ", '"5-running"')
+    for header in ('W/"5-running"', '"15-running"', "5-running", "", '"a", *'):
+        assert not matches_etag_strongly(header, '"5-running"')
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, br", False),
+        ("x-gzip2", False),
+        ("*", False),
+        ("", False),
+    ],
+)
+def test_codings(header: str, found: bool) -> None:
+    assert accepts_coding(header, "gzip") is found
+
+
 def test_numbers_are_ascii_digits() -> None:
     assert whole_number("0010") == 10
     for text in ("", "²", "٣", "-1", "+1", "1_0", " 1", "1.0", "9" * 5000):
@@ -141,6 +175,8 @@ def test_nothing_raises_whatever_comes(text: str) -> None:
     parse_accept(text)
     parse_prefer(text)
     matches_etag(text, '"a"')
+    matches_etag_strongly(text, '"a"')
+    accepts_coding(text, "gzip")
     http_date(text)
     host_name(text)
     HostPolicy.listening_on("127.0.0.1").serves(text)

@@ -46,6 +46,8 @@ def test_an_upload_is_an_input_by_its_ref(limited: PlatformProcess) -> None:
     part = limited.http.get(kept["url"], headers={"range": "bytes=1-2"})
     assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"el", "bytes 1-2/5")
     assert limited.http.get(kept["url"], headers={"range": "bytes=9-"}).status_code == 416
+    assert limited.http.get(kept["url"], headers={"range": "bytes=--1"}).status_code == 200
+    assert limited.http.get(kept["url"], headers={"range": "bytes=0-0,9-"}).content == b"h"
     head = limited.http.head(kept["url"])
     assert (head.status_code, head.headers["content-length"], head.content) == (200, "5", b"")
     assert limited.http.delete(kept["url"]).json()["ref"] == "uploads/a b.txt"
@@ -58,6 +60,9 @@ def test_create_refuses_and_put_replaces(limited: PlatformProcess) -> None:
     assert limited.http.post(url, content=b"one").status_code == 201
     assert limited.http.post(url, content=b"two").status_code == 409
     assert limited.http.get(url).content == b"one"
+    assert limited.http.put(url, content=b"three", headers={"content-range": "bytes 0-4/9"}).status_code == 400, (
+        "a part would be taken for all"
+    )
     assert limited.http.put(url, content=b"three").status_code == 200
     assert limited.http.get(url).content == b"three"
     assert limited.http.delete(url).status_code == 200
@@ -263,6 +268,10 @@ def check_reads(platform: PlatformProcess, url: str, data: bytes) -> None:
     assert (part.status_code, part.content, part.headers["content-range"]) == (206, data[-3:], f"bytes {size - 3}-{size - 1}/{size}")
     assert platform.http.get(url, headers={"range": "bytes=1-2"}).content == data[1:3]
     assert platform.http.get(url, headers={"range": f"bytes={size}-"}).status_code == 416
+    assert platform.http.get(url, headers={"range": f"bytes={size}-,0-0"}).content == data[:1]
+    assert platform.http.get(url, headers={"range": "bytes=--1"}).status_code == 200
+    assert platform.http.get(url, headers={"range": "bytes=0-0", "if-range": f"W/{got.headers['etag']}"}).status_code == 200
+    assert platform.http.get(url, headers={"if-match": '"x"'}).status_code == 412
     assert platform.http.get(url, headers={"if-none-match": got.headers["etag"]}).status_code == 304
     assert platform.http.head(url).headers["content-length"] == str(size)
 

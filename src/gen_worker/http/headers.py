@@ -15,7 +15,7 @@ import msgspec
 _PARTS = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')  # a comma inside a quoted string is no separator
 _PARAMETERS = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
 _QUALITY = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
-_ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
+_ENTITY_TAG = re.compile(r'(W/)?("[^"]*")')
 MAX_PREFERRED_WAIT_S = 3600
 PREFERRED_WAIT_S = 60  # for `wait` without a number
 
@@ -88,7 +88,21 @@ def matches_etag(if_none_match: str, etag: str) -> bool:
     """Whether the header's list contains `etag`, weak or strong; `*` matches all."""
     if if_none_match.strip() == "*":
         return True
-    return etag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)
+    return etag.removeprefix("W/") in [tag for _, tag in _ENTITY_TAG.findall(if_none_match)]
+
+
+def matches_etag_strongly(if_match: str, etag: str) -> bool:
+    """Whether the header's list contains exactly `etag`; a weak tag equals nothing (RFC 9110, 13.1.1). `*` matches all."""
+    return if_match.strip() == "*" or ("", etag) in _ENTITY_TAG.findall(if_match)
+
+
+def accepts_coding(accept_encoding: str, coding: str) -> bool:
+    """Whether the client names this content coding and does not refuse it by `q=0` (RFC 9110, 12.5.3). `*` names none."""
+    for part in _PARTS.findall(accept_encoding):
+        name, *parameters = [text.strip().lower() for text in part.split(";")]
+        if name == coding:
+            return not any(re.fullmatch(r"q\s*=\s*0(\.0{0,3})?", parameter) for parameter in parameters)
+    return False
 
 
 def http_date(text: str) -> float | None:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from gen_worker.http.asgi import Request, RequestError
-from gen_worker.http.headers import matches_etag
+from gen_worker.http.headers import accepts_coding, matches_etag
 
 _FOLDER = Path(__file__).parent / "console"
 _INDEX = "index.html"
@@ -59,12 +59,14 @@ class Page:
         file = self._files.get(name)
         if file is None:
             raise RequestError(404, "not_found", f"no page {name[:100]!r}", error="unknown_page")
-        headers = {**_HEADERS, "etag": file.etag}
-        if matches_etag(request.header(b"if-none-match"), file.etag):
+        is_zipped = accepts_coding(request.header(b"accept-encoding"), "gzip")
+        # Other bytes have another tag, also of the same file.
+        headers = {**_HEADERS, "etag": f'{file.etag[:-1]}-gzip"' if is_zipped else file.etag}
+        if matches_etag(request.header(b"if-none-match"), headers["etag"]):
             await request.answer(304, b"", headers=headers)
             return
         data = file.data
-        if "gzip" in request.header(b"accept-encoding"):
+        if is_zipped:
             file.zipped = file.zipped or await asyncio.to_thread(gzip.compress, data, 6, mtime=0)
             data, headers["content-encoding"] = file.zipped, "gzip"
         await request.answer(200, data, file.media_type, headers)

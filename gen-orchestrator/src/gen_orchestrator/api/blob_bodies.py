@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 
 from gen_orchestrator.hub.blobs import Blobs, DamagedError, KeptFile, checked
 from gen_worker.http.asgi import BodyReader, Request, RequestError
-from gen_worker.http.files import send_file
-from gen_worker.http.headers import matches_etag
+from gen_worker.http.files import is_known, send_file, wanted_spans
 
 GATHERED_BYTES = 1 << 20
 
 
 async def take_body(request: Request, max_bytes: int, write: Callable[[bytes], None]) -> None:
     """Pass a body to `write` in pieces of about a MiB, in a thread; the next piece arrives while one is written.
-    `RequestError` 413, 408.
+    `RequestError` 413, 408; 400 for a part of a file, which would be taken for all of it (RFC 9110, 14.5).
     """
+    if request.has_header(b"content-range"):
+        raise RequestError(400, "validation", "a Content-Range header: expected the whole file, because parts cannot be uploaded")
     reader = BodyReader(request, max_bytes)
     writing: asyncio.Future[None] | None = None
     try:
@@ -61,19 +62,12 @@ async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Map
 async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: Mapping[str, str]) -> None:
     size_bytes = kept.size_bytes
     etag = f'"{kept.blob.rpartition("/")[2]}"'  # a blob never changes
-    if matches_etag(request.header(b"if-none-match"), etag):
+    if is_known(request, kept.ref, etag, None):
         await request.answer(304, b"", headers={"etag": etag})
         return
-    wanted = request.header(b"range")
-    if request.header(b"if-range") not in ("", etag):
-        wanted = ""
-    start, end = 0, size_bytes
-    found = _one_range(wanted, size_bytes) if wanted and request.scope["method"] == "GET" else None
-    if found is not None:
-        start, end = found
-        if start >= size_bytes:
-            detail = f"the file has {size_bytes} bytes; the range {wanted[:60]!r} is outside"
-            raise RequestError(416, "range_not_satisfiable", detail, headers={"content-range": f"bytes */{size_bytes}"})
+    spans = wanted_spans(request, size_bytes, etag)
+    found = spans[0] if len(spans) == 1 else None  # several may be answered with the whole file (RFC 9110, 14.2)
+    start, end = found or (0, size_bytes)
     fields = {**headers, "etag": etag, "accept-ranges": "bytes", "content-length": str(end - start)}
     if found is not None:
         fields["content-range"] = f"bytes {start}-{end - 1}/{size_bytes}"
@@ -120,19 +114,3 @@ def not_read(exc: OSError, kept: KeptFile | None, blobs: Blobs) -> RequestError:
     if isinstance(exc, DamagedError):
         return RequestError(500, "damaged", f"{ref} is damaged in {blobs.name}: {exc.strerror}; save it again", error="damaged_file")
     return RequestError(503, "storage", f"{ref} cannot be read now: {exc.strerror or exc}", headers={"retry-after": "5"})
-
-
-def _one_range(header: str, size_bytes: int) -> tuple[int, int] | None:
-    """Start and end of the range; None when it is invalid, or there are several, because those may be answered with the
-    whole file (RFC 9110, 14.2).
-    """
-    unit, equals, text = header.partition("=")
-    first, dash, last = (part.strip() for part in text.partition("-"))
-    numbers = all(part.isascii() and part.isdigit() and len(part) < 20 for part in (first, last) if part)
-    if not equals or unit.strip().lower() != "bytes" or not dash or not numbers or not (first or last):
-        return None
-    if not first:
-        return max(0, size_bytes - int(last)) if int(last) else size_bytes, size_bytes
-    if last and int(last) < int(first):
-        return None
-    return int(first), min(size_bytes, int(last) + 1) if last else size_bytes
