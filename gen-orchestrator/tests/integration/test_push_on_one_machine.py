@@ -1,6 +1,7 @@
 """Models pushed by a client on the platform's machine: put into its inbox instead of sent; the platform itself checks the files."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -20,6 +21,12 @@ from gen_orchestrator.cli.model_inbox import inbox_of
 from gen_orchestrator.hub.inbox import Inbox
 from gen_orchestrator.hub.model_records import ModelFile
 from gen_orchestrator.hub.models import ModelStore
+from gen_worker.content.progress import Progress
+from gen_worker.errors import CozyHubError
+from gen_worker.refs import ModelSpec
+from gen_worker.settings import ModelSettings
+from gen_worker.sources.build import build_sources
+from gen_worker.sources.source import ModelWant
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,15 @@ def inbox(platform: PlatformProcess) -> Path:
     answer = platform.http.put("/v1/models/me/asked/tags/x", json={"files": [{"path": "a.txt", "size_bytes": 3, "blake3": "0" * 64}]})
     assert answer.status_code == 202, answer.text
     return Path(answer.json()["inbox"]["folder"])
+
+
+def worker_fetches(platform: PlatformProcess, ref: str, cache: Path) -> None:
+    """What a worker does to get a model from this platform."""
+    settings = ModelSettings.from_env(
+        {"COZY_HUB_URL": platform.url, "TENSORHUB_CACHE_DIR": str(cache), "WORKER_MIN_FREE_DISK_GB": "0.01", "HF_HOME": str(cache / "hf")}
+    )
+    sources = build_sources(settings, {})
+    sources.source.fetch(ModelWant("m", ModelSpec(ref)), Progress("m"), threading.Event())
 
 
 def laid(platform: PlatformProcess) -> list[str]:
@@ -201,7 +217,14 @@ def test_a_push_by_link_writes_no_bytes(platform: PlatformProcess, tmp_path: Pat
     assert platform.http.get(url).content == weights
     source.chmod(0o644)
     source.write_bytes(b"x" * len(weights))
-    assert (platform.http.get(url).status_code, platform.http.get(url).json()["code"]) == (410, "gone")
+    gone = platform.http.get(url)
+    assert (gone.status_code, gone.json()["error"]) == (410, "changed_link")
+    fix = "weights.safetensors was pushed with --link and has changed since. Push the model again: cozyctl models push FOLDER me/linked:latest"
+    answer = platform.http.post("/api/v1/public/models/request", json=body)
+    assert (answer.status_code, answer.json()["detail"]) == (410, fix)
+    with pytest.raises(CozyHubError, match=re.escape(fix)) as refused:  # a worker is told at once, for good
+        worker_fetches(platform, "cozy:me/linked", tmp_path / "cache")
+    assert not refused.value.retryable
     shutil.copyfile(write_model(tmp_path / "right", weights) / "weights.safetensors", folder / "new")
     (folder / "new").replace(source)
     assert verb(platform, "push", str(folder), "me/linked").returncode == 0

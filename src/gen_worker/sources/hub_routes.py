@@ -144,7 +144,8 @@ def _checked(answer: Answer, name: str, kind: type[T]) -> T:
 
 
 def _said(answer: Answer) -> str:
-    return str(_field(answer.body, "message") or _field(answer.body, "error") or "")[:300]
+    """The hub's reason: of a problem (RFC 9457) its detail, which is for people; of others the message."""
+    return next((str(text)[:400] for key in ("detail", "message", "error") if (text := _field(answer.body, key))), "")
 
 
 def _artifact(answer: ModelAnswer, name: str) -> Listing:

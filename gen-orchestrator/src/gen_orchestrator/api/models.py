@@ -129,8 +129,8 @@ class ModelRoutes:
             raise RequestError(403, "auth", "this URL is invalid or has expired: request the model again")
         try:
             path = self._store.blob_path(request.parts["digest"])
-            if await asyncio.to_thread(self._store.is_changed, request.parts["digest"]) and path.exists():
-                raise RequestError(410, "gone", "its author has changed this file since it was pushed by --link: push it again")
+            if await asyncio.to_thread(self._store.is_changed, request.parts["digest"]):
+                raise _changed("this file", "OWNER/REPO:TAG")
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         await send_file(request, path, {})
@@ -202,7 +202,7 @@ class ModelRoutes:
             found = await asyncio.to_thread(self._store.version, self._name(request), request.parts["digest"])
         except UnknownModelError as exc:
             raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
-        await request.answer(200, msgspec.json.encode(self._manifest(found)))
+        await request.answer(200, msgspec.json.encode(await self._manifest(found, self._name(request).repo_id())))
 
     async def _answer(self, request: Request, ref: CozyRef, precisions: tuple[str, ...]) -> None:
         if ref.owner != MIRROR_OWNER and not (caller := caller_of(request)).sees(ref.owner):  # mirrors of Hugging Face are readable by all
@@ -213,7 +213,8 @@ class ModelRoutes:
             raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
         except NoVariantError as exc:
             raise RequestError(409, "no_variant", str(exc)) from None
-        answer = msgspec.to_builtins(ModelAnswer(found.digest, self._manifest(found)))
+        manifest = await self._manifest(found, ref.repo_id() if ref.digest is not None else f"{ref.repo_id()}:{ref.tag}")
+        answer = msgspec.to_builtins(ModelAnswer(found.digest, manifest))
         extra = {
             "repo_revision_seq": max(1, int(found.pushed_at)),
             "variant_label": found.precision,
@@ -224,7 +225,10 @@ class ModelRoutes:
         }
         await request.answer(200, msgspec.json.encode({**answer, **extra}))
 
-    def _manifest(self, version: Version) -> SnapshotManifest:
+    async def _manifest(self, version: Version, name: str) -> SnapshotManifest:
+        """The files with fresh URLs. 410 instead of URLs of which one could only be refused."""
+        if path := await asyncio.to_thread(self._store.changed_link, version):
+            raise _changed(path, name)
         files = [
             HubFile(file.path, self._urls.sign(f"/v1/blobs/blake3:{file.blake3}"), size_bytes=file.size_bytes, blake3=file.blake3)
             for file in version.files
@@ -248,6 +252,12 @@ def _not_of(caller: Caller, repo_id: str) -> RequestError:
     """404 for a model of another owner, whether it exists or not."""
     hint = f"this key is of owner {caller.owner}, whose models are called {caller.owner}/NAME"
     return RequestError(404, "not_found", f"no model {repo_id!r} here", hint=hint, error="unknown_model")
+
+
+def _changed(path: str, name: str) -> RequestError:
+    """410 for a file that its author has changed, so that its pushed bytes exist nowhere."""
+    detail = f"{path} was pushed with --link and has changed since. Push the model again: cozyctl models push FOLDER {name}"
+    return RequestError(410, "gone", detail, error="changed_link")
 
 
 def _another(digest: str) -> RequestError:

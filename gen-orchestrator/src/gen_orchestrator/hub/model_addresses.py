@@ -42,6 +42,8 @@ class ModelAddresses:
             version = self._store.resolve(ref, dtypes)
         except (UnknownModelError, NoVariantError):
             return None
+        if self._store.changed_link(version):  # no URL could be used
+            return None
         files = [
             ResolvedFile(file.path, file.size_bytes, file.blake3, self._urls.sign(f"/v1/blobs/blake3:{file.blake3}"))
             for file in version.files

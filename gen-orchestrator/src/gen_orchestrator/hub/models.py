@@ -136,8 +136,15 @@ class ModelStore:
         return found
 
     def is_changed(self, digest: str) -> bool:
-        """Whether a blob is a link to a file that its author has changed."""
-        return self._seals.is_damaged(self.blob_path(digest), checked_digest(digest), unsealed=False)
+        """Whether a blob is a link to a file that its author has changed. False for a blob that is not here."""
+        path = self.blob_path(digest)
+        return _size(path) is not None and self._seals.is_damaged(path, checked_digest(digest), unsealed=False)
+
+    def changed_link(self, version: Version) -> str:
+        """The first file of a version that is a link and was changed since the push; empty when there is none. Nobody
+        can get such a version until it is pushed again.
+        """
+        return next((file.path for file in version.files if self.is_changed(file.blake3)), "")
 
     def commit(
         self,
