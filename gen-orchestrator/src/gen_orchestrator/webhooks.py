@@ -24,7 +24,7 @@ import msgspec
 from gen_orchestrator import __version__
 from gen_orchestrator.api.run_object import RunObjects
 from gen_orchestrator.auth.folder_keys import folder_key
-from gen_orchestrator.domain.runs import Run
+from gen_orchestrator.domain.runs import Run, at_start
 from gen_orchestrator.domain.webhooks import (
     STARTED,
     Breaker,
@@ -42,11 +42,12 @@ from gen_orchestrator.store.base import FIRST, RunStore, StoreError
 from gen_orchestrator.store.ops import AddDelivery, RecordDelivery, Result
 from gen_orchestrator.store.writer import Writer
 from gen_worker.clock import Clock, SteadyCalendar
+from gen_worker.contract.run import RunObject
 from gen_worker.front_doors.cog import predictions
 from gen_worker.log import Log
 from gen_worker.net.guard import BlockedURLError, GuardedBackend
 from gen_worker.net.public_addresses import is_public
-from gen_worker.net.public_urls import PublicURL, read_url
+from gen_worker.net.public_urls import PrivateHostError, PublicURL, read_url
 
 KEY_NAME = "webhooks.secret"
 KEY_PREFIX = "whsec_"
@@ -98,7 +99,7 @@ class Receivers:
                 raise
             return _private(url)
         if not self._allow_private and _is_address(found.host) and not is_public(found.host):
-            raise BlockedURLError(f"the address {found.host} is not public")
+            raise PrivateHostError(f"the address {found.host} is not public")
         return found
 
 
@@ -284,6 +285,8 @@ class Webhooks:
         base = read_target(run.webhook).predictions
         if not base:
             return message(delivery, run, self._objects)
+        if delivery.moment == STARTED:
+            return predictions.message(msgspec.json.encode(as_started(run, self._objects, with_input=True)), (), base)
         entries = decode_entries(chunk.events for chunk in self._store.events_of(run.id))
         last = entries[-1].attempt if entries else 0
         events = [(entry.name, bytes(entry.data)) for entry in entries if entry.attempt == last]
@@ -322,10 +325,19 @@ class Webhooks:
 
 
 def message(delivery: Delivery, run: Run, objects: RunObjects) -> bytes:
-    """The body: `{"type": "run.succeeded", "timestamp": ..., "data": the run}`."""
-    kind = f"run.{STARTED if delivery.moment == STARTED else run.state}"
+    """The body: `{"type": "run.succeeded", "timestamp": ..., "data": the run}`. The run is shown as it was at the event,
+    not as it is at the delivery: `type` and `status` agree, and a message that is sent again is the same message.
+    """
+    is_start = delivery.moment == STARTED
+    kind = f"run.{STARTED if is_start else run.state}"
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(delivery.created_at))
-    return b'{"type":"%b","timestamp":"%b","data":%b}' % (kind.encode(), stamp.encode(), objects.json(run))
+    data = msgspec.json.encode(as_started(run, objects)) if is_start else objects.json(run)
+    return b'{"type":"%b","timestamp":"%b","data":%b}' % (kind.encode(), stamp.encode(), data)
+
+
+def as_started(run: Run, objects: RunObjects, *, with_input: bool = False) -> RunObject:
+    """The run as its receivers see it at its start."""
+    return msgspec.structs.replace(objects.of(at_start(run), with_input=with_input), status="running")
 
 
 def _is_wanted(delivery: Delivery, run: Run) -> bool:

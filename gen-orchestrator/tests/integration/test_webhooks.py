@@ -71,6 +71,25 @@ def test_only_what_was_asked_for_is_told(platform: PlatformProcess, receiver: Re
     assert receiver.messages.empty()
 
 
+def test_a_start_is_told_as_it_was_however_late(platform: PlatformProcess, receiver: Receiver) -> None:
+    run_id = platform.invoke("echo", {"text": "a"}, webhook=receiver.url, webhook_events=["started", "succeeded"]).json()["id"]
+    told = {message["type"]: message for _, message in (receiver.next(), receiver.next())}
+    assert {kind: message["data"]["status"] for kind, message in told.items()} == {"run.started": "running", "run.succeeded": "succeeded"}
+    platform.until(lambda: [each for each in deliveries(platform, run_id) if each["state"] == "pending"] == [])
+    assert platform.http.post(f"/v1/runs/{run_id}/webhooks/{run_id}.started/redeliver").status_code == 202
+    late = receiver.next(60)[1]
+    assert "output" not in late["data"]
+    assert "finished_at" not in late["data"]
+    assert (late["type"], late["data"]) == ("run.started", told["run.started"]["data"])
+    asked = {"version": "local/probe/words", "input": {"text": "a kite"}, "webhook": receiver.url, "webhook_events_filter": ["start"]}
+    made = platform.http.post("/predictions", json=asked).json()
+    assert receiver.next(60)[1]["status"] == "processing"
+    platform.until(lambda: [each["state"] for each in deliveries(platform, made["id"])] == ["delivered"])
+    assert platform.http.post(f"/v1/runs/{made['id']}/webhooks/{made['id']}.started/redeliver").status_code == 202
+    late = receiver.next(60)[1]
+    assert (late["status"], late["output"], late["completed_at"], late["input"]) == ("processing", None, None, {"text": "a kite"})
+
+
 def test_what_fails_is_tried_again_after_a_restart_too(platform: PlatformProcess, receiver: Receiver) -> None:
     receiver.statuses = [500, 302]
     run = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()
@@ -102,10 +121,14 @@ def test_a_run_of_before_a_crash_tells_its_end_after_it(platform: PlatformProces
 
 def test_wrong_webhooks_are_refused_with_what_is_wrong(platform: PlatformProcess) -> None:
     for webhook, word in (
-        ("ftp://x.example/", "http://"), ("nothing", "http://"), ("http://a:b@x.example/", "credentials"), ("http://x.example:99999/", "http"),
+        ("ftp://x.example/", "'ftp://x.example/' has the scheme 'ftp': expected https://HOST/PATH, or http://."),
+        ("x.example/hook", "has no scheme: expected https://HOST/PATH, or http://. Did you mean 'https://x.example/hook'?"),
+        ("localhost:3000/hook", "has no scheme"), ("//x.example/", "has no scheme"), ("https:x.example", "has no scheme"),
+        ("http://a:b@x.example/", "credentials"), ("http://x.example:99999/", "http"),
     ):  # fmt: skip
         answer = platform.invoke("echo", webhook=webhook)
         assert (answer.status_code, word in answer.json()["detail"]) == (400, True), answer.text
+        assert "private" not in answer.json().get("hint", ""), answer.text
     answer = platform.invoke("echo", webhook="https://x.example/", webhook_events=["suceeded"])
     assert (answer.status_code, "Did you mean 'succeeded'" in answer.json()["detail"]) == (400, True)
     assert platform.invoke("echo", webhook_events=["failed"]).status_code == 400
@@ -124,6 +147,9 @@ def test_private_addresses_are_refused_where_nobody_allowed_them(project: Path, 
         ):
             answer = platform.invoke("echo", webhook=webhook)
             assert (answer.status_code, "--allow-private-webhooks" in answer.json()["hint"]) == (400, True), answer.text
+        for webhook in ("x.example/hook", "https://a:b@x.example/", "https://x.example:99999/", "https://x.example\\a", "http://127.1/"):
+            answer = platform.invoke("echo", webhook=webhook)
+            assert (answer.status_code, "private" in answer.json().get("hint", "")) == (400, False), answer.text
     finally:
         platform.close()
 

@@ -12,6 +12,7 @@ from gen_orchestrator.domain.runs import (
     Run,
     RunError,
     RunState,
+    at_start,
     finish,
     lease,
     request_cancel,
@@ -63,6 +64,28 @@ def test_an_end_is_of_the_present_attempt_and_the_only_one() -> None:
         assert over.is_final
         assert finish(over, attempt=4, ending=ending) is None
         assert request_cancel(over) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt", "executions", "first"),
+    [
+        (RunState.LEASED, 1, 0, 1), (RunState.QUEUED, 1, 1, 1), (RunState.LEASED, 2, 1, 1), (RunState.SUCCEEDED, 2, 2, 1),
+        (RunState.LEASED, 2, 0, 2), (RunState.FAILED, 2, 1, 2), (RunState.EXPIRED, 0, 0, 1),
+    ],
+)  # fmt: skip
+def test_a_start_shows_the_attempt_that_began_first_and_nothing_later(state: RunState, attempt: int, executions: int, first: int) -> None:
+    end: dict[str, Any] = {"finished_at": 9.0, "output": b"x", "metrics": b"{}", "warnings": b"[]", "error": CANCELED_ERROR}
+    run = change(QUEUED, state=state, attempt=attempt, executions=executions, worker_id="w", routing=b"{}", **end)
+    shown = at_start(run)
+    assert (shown.attempt, shown.state, shown.worker_id) == (first, RunState.LEASED, "w" if first == attempt else "")
+    assert (shown.finished_at, shown.output, shown.metrics, shown.warnings, shown.error, shown.payload) == (
+        0.0,
+        b"",
+        b"",
+        b"",
+        None,
+        run.payload,
+    )
 
 
 def test_a_cancel_that_was_noted_wins_over_what_comes_later() -> None:

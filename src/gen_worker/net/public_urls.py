@@ -30,6 +30,10 @@ class BlockedURLError(ValueError):
         super().__init__(f"input url blocked: {reason}")
 
 
+class PrivateHostError(BlockedURLError):
+    """The URL is well formed, and its host is of this machine or network."""
+
+
 class PublicURL(msgspec.Struct, frozen=True):
     """A URL that may be requested if its host has only public addresses. `host` is ASCII, an IPv6 address without brackets."""
 
@@ -94,7 +98,7 @@ def read_host(text: str) -> str:
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise BlockedURLError(f"{shown} is not a host name")
     if len(labels) == 1 or any(name == local or name.endswith(f".{local}") for local in _LOCAL_NAMES):
-        raise BlockedURLError(f"{shown} is a name within a machine or network; expected a public one such as files.example.com")
+        raise PrivateHostError(f"{shown} is a name within a machine or network; expected a public one such as files.example.com")
     return name
 
 

@@ -135,6 +135,11 @@ def _wrong_webhook(value: str) -> str:
         return "webhook is empty: expected an https URL; leave the option out if nobody should be notified"
     if len(value) > MAX_WEBHOOK_CHARS:
         return f"webhook has {len(value)} characters: expected a URL of at most {MAX_WEBHOOK_CHARS}"
+    if not value.lower().startswith(("https://", "http://")):
+        scheme, colon, _ = value.partition("://")
+        near = "" if colon else f" Did you mean {'https://' + value[:100].lstrip('/')!r}?"
+        what = f"has the scheme {scheme[:20]!r}" if colon else "has no scheme"
+        return f"webhook {value[:100]!r} {what}: expected https://HOST/PATH, or http://.{near}"
     return ""
 
 

@@ -37,7 +37,7 @@ from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
 from gen_worker.http.idempotency import idempotency_key
 from gen_worker.names import is_run_id
-from gen_worker.net.public_urls import BlockedURLError
+from gen_worker.net.public_urls import BlockedURLError, PrivateHostError
 
 MAX_BODY_BYTES = 32 << 20  # of JSON: twice the limit of a payload, because numbers and base64 are longer in JSON
 DEFAULT_WAIT_S = 60
@@ -51,7 +51,7 @@ class WebhookReceivers(Protocol):
     """Knows which URLs may be notified about runs."""
 
     def read(self, url: str) -> object:
-        """`BlockedURLError` for a URL that may not be notified."""
+        """`BlockedURLError` for a URL that may not be notified; `PrivateHostError` where a setting would allow it."""
         ...
 
 
@@ -332,8 +332,11 @@ class RunRoutes:
             self._receivers.read(options.webhook)
         except BlockedURLError as exc:
             why = str(exc).removeprefix("input url blocked: ")
-            hint = "to notify a server on this machine, start the platform with --allow-private-webhooks"
-            raise RequestError(400, "validation", f"webhook {options.webhook[:100]!r}: {why}", hint=hint) from None
+            hint = "expected a URL such as https://example.com/hook"
+            if isinstance(exc, PrivateHostError):
+                hint = "to notify a server on this machine or network, start the platform with --allow-private-webhooks"
+            detail = f"webhook {options.webhook[:100]!r}: {why}"
+            raise RequestError(400, "validation", detail, error="invalid_webhook", hint=hint) from None
         return msgspec.json.encode(Target(options.webhook, options.webhook_events, request.header(BASE_HEADER)[:300]))
 
     async def _keep(self, open_run: OpenRun) -> None:

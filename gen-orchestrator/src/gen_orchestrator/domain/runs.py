@@ -186,6 +186,27 @@ def _with(run: Run, used: Usage) -> dict[str, int]:
     return msgspec.structs.asdict(run.used + used)
 
 
+def at_start(run: Run) -> Run:
+    """The run as it was when a worker first began it, whatever has become of it since. `executions` counts the attempts
+    that began, the present one only once it is over.
+    """
+    before = run.executions if run.state is RunState.LEASED else max(0, run.executions - 1)
+    first = max(1, run.attempt - before)
+    same = first == run.attempt
+    return msgspec.structs.replace(
+        run,
+        state=RunState.LEASED,
+        attempt=first,
+        worker_id=run.worker_id if same else "",
+        routing=run.routing if same else b"",
+        finished_at=0.0,
+        output=b"",
+        error=None,
+        metrics=b"",
+        warnings=b"",
+    )
+
+
 def request_cancel(run: Run) -> Run | None:
     """Record that the caller no longer wants the run; None once it is final."""
     return None if run.is_final else msgspec.structs.replace(run, cancel_requested=True)
