@@ -95,9 +95,22 @@ def test_another_owner_sees_no_usage(priced: Bounded) -> None:
     for owner in ("", "local", "*"):
         found = usage(priced, theirs, by="key", owner=owner)
         assert (found["data"], found["total"]["runs"]) == ([], 0)
-    assert priced.ask(priced.make("invoke")["key"], "GET", "/v1/usage").status_code == 403
     assert usage(priced, priced.operator, owner="bob")["data"] == []
     assert usage(priced, priced.operator)["data"] != []
+
+
+def test_a_key_sees_what_it_used_itself(priced: Bounded) -> None:
+    mine, others = priced.make("invoke"), priced.make("invoke")["key"]
+    for key in (mine["key"], mine["key"], others):
+        assert priced.run(key).json()["status"] == "succeeded"
+    found = usage(priced, mine["key"], by="key", owner="bob")
+    assert (found["of"], [each["key"] for each in found["data"]], found["total"]["runs"]) == ("key", [f"key:{mine['key_id']}"], 2)
+    assert usage(priced, priced.make("publish")["key"])["total"]["runs"] == 0
+    whole = usage(priced, priced.make("admin")["key"])
+    assert (whole["of"], whole["total"]["runs"] >= 3) == ("owner", True)
+    env = {**os.environ, "COZY_URL": priced.platform.url, "COZY_API_KEY": mine["key"], "COLUMNS": "140"}
+    shown = subprocess.run([str(COZYCTL), "usage"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (shown.returncode, "of this key's own runs" in shown.stderr) == (0, True), shown
 
 
 def test_days_are_asked_for_by_name(priced: Bounded) -> None:

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gen_orchestrator.auth.vault import Vault
+from gen_orchestrator.domain.access import EVERYBODY, Caller
 from gen_orchestrator.domain.redaction import Redactor
 from gen_orchestrator.domain.secrets import checked
+from gen_orchestrator.store.memory import MemoryStore
 
 VALUES = ["sk-abc123XYZ", 'quo"te\\and/ slash', "zwei\nZeilen-hier\nund-drei", "müll-€-wert", "  padded-value  ", "a+b&c=d e%20f!"]
 
@@ -52,6 +55,32 @@ def test_each_line_of_a_long_secret_is_found_alone() -> None:
 def test_a_secret_in_another_one_leaves_nothing_of_either() -> None:
     redactor = Redactor([("SHORT", "abcdefgh"), ("LONG", "12345678abcdefgh87654321")])
     assert redactor.text("12345678abcdefgh87654321 abcdefgh") == "[secret LONG] [secret SHORT]"
+
+
+class _Unread:
+    """An audit that nobody reads."""
+
+    def note(self, by: Caller, owner: str, action: str, subject: str, detail: str = "") -> None:
+        """Nothing."""
+
+
+def test_a_value_of_several_secrets_is_named_after_the_one_that_the_release_declares() -> None:
+    vault = Vault(MemoryStore(lambda: 1.0), bytes(32), _Unread(), lambda: 1.0)
+    for name, value in (
+        ("A_OLD", "same-value-1"),
+        ("A_OLD", "other-value"),
+        ("B", "same-value-1"),
+        ("C", "same-value-1"),
+        ("D", "only-of-d"),
+    ):
+        vault.put(EVERYBODY, "me", "it", name, value)
+    for declared, named in ((("C",), "C"), (("C", "B"), "B"), (("A_OLD",), "A_OLD"), ((), "B"), (("NONE",), "B")):
+        assert vault.redactor("me", "it", declared).text("x same-value-1 only-of-d") == f"x [secret {named}] [secret D]", declared
+    vault.remove(EVERYBODY, "me", "it", "B")
+    assert vault.redactor("me", "it").text("same-value-1") == "[secret C]", "of those that are set, before those that were"
+    vault.put(EVERYBODY, "me", "it", "E", "a-new-value")
+    assert vault.redactor("me", "it", ("C",)).text("a-new-value same-value-1") == "[secret E] [secret C]"
+    assert not vault.redactor("me", "other", ("C",))
 
 
 @given(st.text(), st.binary())

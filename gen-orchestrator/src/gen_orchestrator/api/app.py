@@ -205,7 +205,7 @@ def build_app(rooms: Rooms, guard: Guard, worker_of: Callable[[Request], Caller 
         ("admin", "GET", "/v1/audit", keys.audit),
         ("admin", "GET", "/v1/signing-keys", rooms.signing_keys.list),
         ("admin", "POST", "/v1/signing-keys", rooms.signing_keys.rotate),
-        ("admin", "GET", "/v1/usage", rooms.usage.usage),
+        (None, "GET", "/v1/usage", rooms.usage.usage),
         ("admin", "GET", "/metrics", admin.metrics),
         ("admin", "GET", "/v1/disk", rooms.disk.get),
         (None, "GET", "/openapi.json", admin.openapi),

@@ -28,7 +28,9 @@ class UsageRoutes:
         self._now_s = now_s
 
     async def usage(self, request: Request) -> None:
-        """`GET /v1/usage[?from=&to=&by=&owner=]`: sums over the runs that ended on these days, in UTC, both days included."""
+        """`GET /v1/usage[?from=&to=&by=&owner=]`: sums over the runs that ended on these days, in UTC, both days included.
+        A key without the scope `admin` gets the sums of its own runs.
+        """
         query = request.query()
         today = datetime.fromtimestamp(self._now_s(), UTC).date()
         last = _day(query, "to", today)
@@ -38,9 +40,11 @@ class UsageRoutes:
         by = query.get("by", BY[0])
         if by not in BY:
             raise RequestError(400, "validation", f"by={by[:20]!r}; expected {', '.join(BY)}.{did_you_mean(by[:20], BY)}")
-        owner = caller_of(request).own(query.get("owner", ""))
+        caller = caller_of(request)
         begin, end = (first - EPOCH).days, (last - EPOCH).days + 1
-        rows = await asyncio.to_thread(self._store.usage, begin, end, owner)
+        rows = await asyncio.to_thread(self._store.usage, begin, end, caller.own(query.get("owner", "")))
+        if not (sees_all := caller.may("admin")):
+            rows = [row for row in rows if row.invoker_id == caller.name]
         groups: dict[str, list[UsageRow]] = {}
         for row in rows:
             groups.setdefault(_name(row, by), []).append(row)
@@ -48,6 +52,7 @@ class UsageRoutes:
             "from": str(first),
             "to": str(last),
             "by": by,
+            "of": "owner" if sees_all else "key",
             "currency": self._currency or None,
             "data": [{by: name, **self._more(by, name), **_shown(found)} for name, found in sorted(groups.items())],
             "total": _shown(rows),

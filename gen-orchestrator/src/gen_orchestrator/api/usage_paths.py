@@ -14,8 +14,9 @@ _USED: dict[str, Schema] = {
 _SUMS = object_of(" ".join(_USED), **_USED)
 _GROUP: Schema = {**_SUMS, "properties": {**_USED, **dict.fromkeys(("day", "key", "name", "function"), TEXT)}}
 _USAGE = object_of(
-    "from to by currency data total",
+    "from to by of currency data total",
     **{"from": TEXT, "to": TEXT, "by": TEXT},
+    of={"type": "string", "enum": ["owner", "key"]},
     currency={"anyOf": [TEXT, {"type": "null"}]},
     data={"type": "array", "items": _GROUP},
     total=_SUMS,

@@ -65,7 +65,7 @@ class Vault:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._known: dict[tuple[str, str], dict[str, list[tuple[StoredSecret, str | None]]]] = {}
-        self._redactors: dict[tuple[str, str], Redactor] = {}
+        self._redactors: dict[tuple[str, str], dict[tuple[str, ...], Redactor]] = {}  # made on first use, by the names that come first
         for secret in store.secrets():
             self._take(secret)
 
@@ -109,9 +109,25 @@ class Vault:
         there = self.environment(owner, endpoint, names)
         return [name for name in names if name not in there]
 
-    def redactor(self, owner: str, endpoint: str) -> Redactor:
-        """Removes every current and earlier secret value of this endpoint from texts."""
-        return self._redactors.get((owner, endpoint), _NONE)
+    def redactor(self, owner: str, endpoint: str, declared: tuple[str, ...] = ()) -> Redactor:
+        """Removes every current and earlier secret value of this endpoint from texts. Where several secrets have the
+        same value, the text names one of `declared`, then one that has the value now.
+        """
+        made = self._redactors.get((owner, endpoint))
+        if made is None:
+            return _NONE
+        return made.get(declared) or self._make_redactor((owner, endpoint), declared)
+
+    def _make_redactor(self, place: tuple[str, str], declared: tuple[str, ...]) -> Redactor:
+        with self._lock:
+            values = [
+                (name not in declared, number < len(versions), name, value)
+                for name, versions in self._known[place].items()
+                for number, (_, value) in enumerate(versions, start=1)
+                if value is not None
+            ]
+            made = self._redactors[place][declared] = Redactor((name, value) for *_, name, value in sorted(values))
+        return made
 
     def _add(self, by: Caller, owner: str, endpoint: str, name: str, value: bytes | None) -> StoredSecret:
         version = len(self._known.get((owner, endpoint), {}).get(name, ())) + 1
@@ -130,8 +146,8 @@ class Vault:
             place = secret.owner, secret.endpoint
             known = {name: list(versions) for name, versions in self._known.get(place, {}).items()}
             known.setdefault(secret.name, []).append((secret, value))
-            self._redactors[place] = Redactor((name, each) for name, versions in known.items() for _, each in versions if each is not None)
             self._known[place] = known
+            self._redactors[place] = {}
 
     def _opened(self, secret: StoredSecret) -> str | None:
         if not secret.sealed:

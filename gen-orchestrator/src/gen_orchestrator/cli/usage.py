@@ -18,11 +18,14 @@ from gen_worker.texts import counted
 @url_option
 @json_option
 def command(first: str | None, last: str | None, by: str, owner: str, url: str, as_json: bool) -> int:
-    """Show what the runs that ended on these days used: GPU and CPU seconds, bytes of models, share of cold starts, cost."""
+    """Show what the runs that ended on these days used: GPU and CPU seconds, bytes of models, share of cold starts, cost. A key without
+    the scope `admin` sees its own runs."""
     found = Api(url).get("/v1/usage", **{"from": first, "to": last, "by": by, "owner": owner})
     if as_json:
         print_json(found)
         return 0
+    if found.get("of") == "key":
+        say("of this key's own runs; those of the owner's other keys need the scope admin")
     if not found["data"]:
         say(f"no runs ended from {found['from']} to {found['to']}")
         return 0

@@ -16,7 +16,7 @@ class Vault(Protocol):
 
     def missing(self, owner: str, endpoint: str, names: Iterable[str]) -> Sequence[str]: ...
 
-    def redactor(self, owner: str, endpoint: str) -> Redactor: ...
+    def redactor(self, owner: str, endpoint: str, declared: tuple[str, ...]) -> Redactor: ...
 
 
 class ReleaseSecrets:
@@ -61,7 +61,7 @@ class ReleaseSecrets:
             release = self._registry.release(release_id)
         except LookupError:
             return _NONE
-        return self._vault.redactor(release.owner, release.endpoint)
+        return self._vault.redactor(release.owner, release.endpoint, self.declared(release_id))
 
     def users_of(self, owner: str, endpoint: str, name: str) -> list[str]:
         """The releases that declare this secret."""
