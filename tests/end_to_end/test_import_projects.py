@@ -136,6 +136,71 @@ runpod.serverless.start({"handler": handler})
 }
 
 
+# What newcomers bring: the forms in these tools' own examples that do not begin and end in one class.
+LITSERVE_OF_SUBMODULES = {
+    "server.py": """
+import litserve as ls
+from litserve.loggers import Logger
+from pydantic import BaseModel
+
+class Mine(Logger):
+    pass
+
+class API(ls.LitAPI):
+    def predict(self, x):
+        return {"class": x["class"], "tokens": x.get("max-tokens", 5)}
+""",
+}
+BENTOML_WITH_AN_IMAGE = {
+    "bentofile.yaml": "service: service:Texts\npython:\n  packages: [bentoml, scipy]\n",
+    "service.py": """
+import bentoml
+from bentoml.validators import Shape
+
+with bentoml.importing():
+    import json
+
+EXAMPLE = "a text"
+my_image = bentoml.images.Image(python_version="3.13").system_packages("curl").python_packages("torch==2.13.0")
+
+@bentoml.service(image=my_image)
+class Texts:
+    model_id = bentoml.models.HuggingFaceModel("org/tiny")
+
+    @bentoml.api
+    def name(self, text: str = EXAMPLE) -> str:
+        return f"{text} {self.model_id}"
+""",
+}
+RUNPOD_THAT_TESTS_KEYS = {
+    "handler.py": """
+import runpod
+from runpod.serverless.utils import rp_cleanup
+import runpod.serverless.modules.rp_logger as log
+
+def handler(job):
+    found = job["input"]
+    return {"seen": "seed" in found, "seed": found["seed"] if "seed" in found else 0}
+
+runpod.serverless.start({"handler": handler})
+""",
+}
+COG_WITH_CONSTANTS = {
+    "cog.yaml": "build:\n  python_version: '3.13'\npredict: predict.py:Predictor\n",
+    "predict.py": """
+from cog import BasePredictor, Input
+import requests
+
+STYLES = {"plain": str, "loud": str.upper}
+DEFAULT = "plain"
+
+class Predictor(BasePredictor):
+    def predict(self, text: str, style: str = Input(default=DEFAULT, choices=STYLES.keys())) -> str:
+        return STYLES[style](text)
+""",
+}
+
+
 def cozyctl(*arguments: str, cwd: Path) -> tuple[int, Any, str]:
     command = [sys.executable, "-c", "from gen_worker.cli.main import main; main()", *arguments, "--json"]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
@@ -208,10 +273,44 @@ def test_runpod(tmp_path: Path) -> None:
     assert "too many" in json.dumps(run)
 
 
+def test_litserve_with_submodules_and_keys_that_are_no_names(tmp_path: Path) -> None:
+    pytest.importorskip("pydantic")
+    folder, said = taken_over("litserve", LITSERVE_OF_SUBMODULES, tmp_path)
+    assert output_of(folder, "predict", {"class": "a"})["output"] == {"class": "a", "tokens": 5}
+    assert '"pydantic"' in (folder / "pyproject.toml").read_text()  # which litserve brought along
+    assert any("litserve.loggers" in note for note in said["not_taken_over"])
+
+
+def test_bentoml_with_an_image_and_a_model(tmp_path: Path) -> None:
+    folder, said = taken_over("bentoml", BENTOML_WITH_AN_IMAGE, tmp_path)
+    assert output_of(folder, "name", {}) == {"output": "a text org/tiny"}
+    project, image = (folder / "pyproject.toml").read_text(), (folder / "Dockerfile").read_text()
+    assert '"torch==2.13.0"' in project
+    assert '"scipy"' in project
+    assert "bentoml" not in project
+    assert "apt-get install -y --no-install-recommends curl" in image
+    assert ":python3.13-" in image
+    assert any("org/tiny" in note for note in said["not_taken_over"])
+
+
+def test_runpod_with_a_key_that_may_be_absent(tmp_path: Path) -> None:
+    folder, _ = taken_over("runpod", RUNPOD_THAT_TESTS_KEYS, tmp_path)
+    assert output_of(folder, "handler", {})["output"] == {"seen": False, "seed": 0}
+    assert output_of(folder, "handler", {"seed": 7})["output"] == {"seen": True, "seed": 7}
+
+
+def test_cog_with_constants_in_its_signature(tmp_path: Path) -> None:
+    folder, said = taken_over("cog", COG_WITH_CONSTANTS, tmp_path)
+    assert "Literal['plain', 'loud'] = 'plain'" in (folder / "src/ours/main.py").read_text()
+    assert ":python3.13-" in (folder / "Dockerfile").read_text()
+    assert '"requests"' in (folder / "pyproject.toml").read_text()
+    assert said["not_taken_over"] == []
+
+
 @pytest.mark.parametrize(
     ("library", "files", "expected"),
     [
-        ("cog", {"x.py": ""}, "cog.yaml is not there"),
+        ("cog", {"x.py": ""}, "there is no cog.yaml"),
         ("cog", {"cog.yaml": "predict: [a"}, "cog.yaml cannot be read"),
         ("cog", {"cog.yaml": "build: {}"}, "has no line such as predict"),
         ("cog", {"cog.yaml": "predict: p.py:P", "p.py": "def ("}, "p.py cannot be read"),

@@ -20,12 +20,12 @@ LIBRARIES = ("cog", "litserve", "bentoml", "runpod")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @json_option
 def command(library: str, folder: Path, target: Path | None, as_json: bool) -> int:
-    """Write a project from the one in FOLDER, which was written for LIBRARY, into TARGET (by default FOLDER-cozy).
+    """Convert the cog, LitServe, BentoML or RunPod project in FOLDER. The new project goes to TARGET (default: FOLDER-cozy).
 
-    The code is read, never run, and copied unchanged. What could not be converted is listed.
+    The code in FOLDER is read, never run, and copied unchanged. What could not be converted is listed.
     """
     theirs = folder.resolve()
-    made = target or theirs.with_name(f"{theirs.name}-cozy")
+    made = target or (folder if folder.name else theirs).with_name(f"{theirs.name}-cozy")
     try:
         slugify(made.resolve().name)
         if made.exists() and (not made.is_dir() or any(made.iterdir())):
@@ -48,7 +48,7 @@ def command(library: str, folder: Path, target: Path | None, as_json: bool) -> i
         print_json({"ok": True, "folder": str(made), "files": sorted([*files, *wheel]), "not_taken_over": notes, "next": following})
         return 0
     functions = ", ".join(slugify(each.name) for each in found.functions)
-    say(f"created {made} with {functions}; the code of {folder} is in its src, unchanged")
+    say(f"created {made} ({functions}); {made / 'src'} has your code, unchanged")
     if notes:
         say("not converted:")
         for note in notes:

@@ -1,24 +1,17 @@
 """BentoML projects: a class marked with `@bentoml.service`; its methods marked with `@bentoml.api` are the functions."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from gen_worker.project.taking_over.found import (
-    Found,
-    FoundFunction,
-    TakeOverError,
-    keywords_of,
-    last_name,
-    literal,
-    methods_of,
-    modules_in,
-    requirements_in,
-    yields,
-)
+from gen_worker.project.taking_over.found import PYTHON_VERSIONS, Found, FoundFunction, TakeOverError, requirements_in, yaml_in
+from gen_worker.project.taking_over.syntax import keywords_of, last_name, literal, methods_of, modules_in, yields
 from gen_worker.project.taking_over.types import Types
 
 STAND_IN = '''"""Takes the place of bentoml, so that its programs are imported as they are."""
 
+import contextlib
 from typing import Any
 
 
@@ -33,13 +26,53 @@ service = api = task = on_deployment = on_startup = on_shutdown = _mark
 
 
 def depends(service: Any = None, **settings: Any) -> Any:
-    raise NotImplementedError("services that call services were not taken over; use ctx.invoke")
+    raise NotImplementedError("services that call services were not converted; use ctx.invoke")
+
+
+def importing() -> Any:
+    """The packages are installed here, so an import that fails is an error."""
+    return contextlib.nullcontext()
+
+
+class _Ignored:
+    """Takes any call, such as `images.Image(...).python_packages(...)`: pyproject.toml and the Dockerfile say it now."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> "_Ignored":
+        return self
+
+    def __getattr__(self, name: str) -> "_Ignored":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
+class _NotConverted:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        raise NotImplementedError(f"{self._name} was not converted")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _NotConverted(f"{self._name}.{name}")
+
+
+class models(_NotConverted):
+    @staticmethod
+    def HuggingFaceModel(model_id: str, **settings: Any) -> str:
+        """The repository's name, which `from_pretrained` takes, too."""
+        return model_id
+
+
+images, validators, models = _Ignored(), _Ignored(), models("bentoml.models")
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    raise NotImplementedError(f"bentoml.{name} was not taken over")
+    return _NotConverted(f"bentoml.{name}")
 '''
 _MARKS = ("api", "task")
 
@@ -60,10 +93,19 @@ def _found(root: Path, file: Path, module: ast.Module, service: ast.ClassDef) ->
     settings = keywords_of(mark)
     traffic = literal(settings.get("traffic"))
     timeout = traffic.get("timeout") if isinstance(traffic, dict) else None
-    notes += [f"{where}: the setting {key}" for key in sorted(settings.keys() - {"traffic", "name"})]
+    image = _Image(root)
+    image.read_calls(module)
+    image.read_bentofile()
+    # `with bentoml.importing():` only says which imports a client does not need.
+    kept = {"service", "api", "task", "importing", "images", "validators"}
+    notes += [f"{where}: the setting {key}" for key in sorted(settings.keys() - {"traffic", "name", "image"})]
     for node in ast.walk(module):
-        if isinstance(node, ast.Attribute) and last_name(node.value) == "bentoml" and node.attr not in ("service", "api", "task"):
+        if isinstance(node, ast.Attribute) and last_name(node.value) == "bentoml" and node.attr not in {*kept, "models"}:
             notes.append(f"{file}: bentoml.{node.attr}, line {node.lineno}")
+        if isinstance(node, ast.Call) and last_name(node) == "HuggingFaceModel":
+            notes.append(
+                f"{file}: their code downloads {ast.unparse(node.args[0]) if node.args else 'a model'}; declare it in [models] of cozy.toml"
+            )
     functions = []
     for name, method in methods_of(service).items():
         marks = [each for each in method.decorator_list if last_name(each) in _MARKS]
@@ -98,9 +140,6 @@ def _found(root: Path, file: Path, module: ast.Module, service: ast.ClassDef) ->
         notes += types.notes
     if not functions:
         raise TakeOverError(f"{where} has no method that is marked with @bentoml.api")
-    wanted, more = requirements_in(root)
-    if not wanted and (root / "bentofile.yaml").is_file():
-        more.append("bentofile.yaml: its Python packages; add them to pyproject.toml")
     lines = [f"from {file.stem} import {service.name}", "", "", "@functools.cache", f"def service() -> {service.name}:"]
     lines += ['    """Made by the first run; later runs reuse it."""', f"    return {service.name}()"]
     return Found(
@@ -109,9 +148,70 @@ def _found(root: Path, file: Path, module: ast.Module, service: ast.ClassDef) ->
         setup="\n".join(lines),
         stand_in=STAND_IN,
         code_root=file.parent.as_posix(),
-        dependencies=tuple(wanted),
-        notes=tuple(dict.fromkeys([*notes, *more])),
+        dependencies=tuple(dict.fromkeys(image.packages)),
+        system_packages=tuple(dict.fromkeys(image.system_packages)),
+        python_version=image.python_version,
+        notes=tuple(dict.fromkeys([*notes, *image.notes])),
     )
+
+
+class _Image:
+    """What an image needs, according to requirements.txt, to `bentoml.images.Image(...)`, and to bentofile.yaml."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.packages, self.notes = requirements_in(root)
+        self.system_packages: list[str] = []
+        self.python_version = ""
+
+    def read_calls(self, module: ast.Module) -> None:
+        """The calls chained to `bentoml.images.Image(...)`, whose arguments are literals."""
+        for node in ast.walk(module):
+            if not isinstance(node, ast.Call) or "images.Image(" not in f"{ast.unparse(node.func)}(":
+                continue
+            given = [literal(each) for each in node.args]
+            match last_name(node):
+                case "Image":
+                    self._python(literal(keywords_of(node).get("python_version")))
+                    self._note(f"the image's {key}" for key in keywords_of(node) if key != "python_version")
+                case "python_packages":
+                    self.packages += map(str, given)
+                case "system_packages":
+                    self.system_packages += map(str, given)
+                case "requirements_file":
+                    self._requirements(str(given[0]) if given else "")
+                case other:
+                    self._note([f"the image's {other}"])
+
+    def read_bentofile(self) -> None:
+        """`python.packages`, `python.requirements_txt`, `docker.python_version` and `docker.system_packages`."""
+        if not (self._root / "bentofile.yaml").is_file():
+            return
+        config = yaml_in(self._root / "bentofile.yaml")
+        python, docker = config.get("python") or {}, config.get("docker") or {}
+        self.packages += map(str, python.get("packages") or [])
+        self._requirements(str(python.get("requirements_txt") or ""))
+        self.system_packages += map(str, docker.get("system_packages") or [])
+        self._python(docker.get("python_version"))
+        self._note(f"bentofile.yaml: {key}" for key in ("models", "conda", "envs") if config.get(key))
+        self._note(f"bentofile.yaml: python.{key}" for key in sorted(python.keys() - {"packages", "requirements_txt", "lock_packages"}))
+        self._note(f"bentofile.yaml: docker.{key}" for key in sorted(docker.keys() - {"python_version", "system_packages"}))
+
+    def _requirements(self, name: str) -> None:
+        if name.removeprefix("./") not in ("", "requirements.txt"):
+            wanted, notes = requirements_in(self._root, (name,))
+            self.packages += wanted
+            self.notes += notes
+
+    def _python(self, version: Any) -> None:
+        minor = ".".join(str(version or "").split(".")[:2])
+        if minor in PYTHON_VERSIONS:
+            self.python_version = minor
+        elif minor:
+            self._note([f"Python {version} of the image, which has one of {', '.join(PYTHON_VERSIONS)}"])
+
+    def _note(self, lines: Iterable[str]) -> None:
+        self.notes += lines
 
 
 def _field_given(annotation: ast.expr | None) -> dict[str, ast.expr]:

@@ -2,19 +2,9 @@
 
 import ast
 from pathlib import Path
-from typing import Any
 
-from gen_worker.project.taking_over.found import (
-    Found,
-    FoundFunction,
-    TakeOverError,
-    keywords_of,
-    last_name,
-    methods_of,
-    parse,
-    requirements_in,
-    yields,
-)
+from gen_worker.project.taking_over.found import PYTHON_VERSIONS, Found, FoundFunction, TakeOverError, requirements_in, yaml_in
+from gen_worker.project.taking_over.syntax import keywords_of, last_name, methods_of, parse, yields
 from gen_worker.project.taking_over.types import Types
 
 STAND_IN = '''"""Takes the place of cog, so that its programs are imported as they are."""
@@ -46,7 +36,7 @@ def Input(default: Any = None, **limits: Any) -> Any:
 
 
 def current_scope() -> Any:
-    raise NotImplementedError("cog's scope was not taken over; use the context: ctx.log, ctx.progress")
+    raise NotImplementedError("cog's scope was not converted; use the context: ctx.log, ctx.progress")
 
 
 def __getattr__(name: str) -> Any:
@@ -58,7 +48,7 @@ def __getattr__(name: str) -> Any:
 
 def read(root: Path) -> Found:
     """Read a project; `TakeOverError` when it has another form."""
-    config = _config(root / "cog.yaml")
+    config = yaml_in(root / "cog.yaml")
     target = config.get("predict") or config.get("run") or ""
     file, _, class_name = str(target).partition(":")
     if not file or not class_name:
@@ -88,6 +78,10 @@ def read(root: Path) -> Found:
     notes += types.notes
     notes += [f"cog.yaml: build.{key} = {build[key]!r}" for key in ("run", "cuda", "cudnn", "pre_install") if build.get(key)]
     notes += [f"cog.yaml: {key}" for key in ("train", "concurrency", "weights") if config.get(key)]
+    python_version = ".".join(str(build.get("python_version") or "").split(".")[:2])
+    if python_version and python_version not in PYTHON_VERSIONS:
+        notes.append(f"cog.yaml: build.python_version = {python_version!r}; the image has another, one of {', '.join(PYTHON_VERSIONS)}")
+        python_version = ""
     if "train" in methods:
         notes.append(f"{file}: train")
     setup = methods.get("setup")
@@ -124,21 +118,6 @@ def read(root: Path) -> Found:
         stand_in=STAND_IN,
         dependencies=tuple(wanted + more),
         system_packages=tuple(map(str, build.get("system_packages") or [])),
+        python_version=python_version,
         notes=tuple(notes),
     )
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError:
-        raise TakeOverError("reading cog.yaml needs PyYAML; install it with: pip install pyyaml (or gen-worker's extra `import`)") from None
-    try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise TakeOverError(f"{path} is not there; name the folder of a cog project") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise TakeOverError(f"{path.name} cannot be read: {exc}") from None
-    if not isinstance(found, dict):
-        raise TakeOverError(f"{path.name} is not a table of settings")
-    return found

@@ -1,11 +1,12 @@
-"""What was read from another framework's project, as values."""
+"""What was read from another framework's project, as values, and its files that are not Python."""
 
-import ast
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
+
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
+"""What gen-worker runs on; the base of our images has a tag for each."""
 
 
 class TakeOverError(ValueError):
@@ -13,13 +14,19 @@ class TakeOverError(ValueError):
 
 
 class FoundField(msgspec.Struct, frozen=True, kw_only=True):
-    """A payload field. `type` and `default` are source text. `as_path`: their code expects a path; ours gets an `Asset`."""
+    """A payload field. `type` and `default` are source text. `as_path`: their code expects a path; ours gets an `Asset`.
+
+    `key`: the name in JSON where it is no name in Python (`max-tokens`, `class`).
+    `may_be_absent`: their code tests whether the key is there, so a field that the caller leaves out must not reach it.
+    """
 
     name: str
     type: str = "Any"
     default: str = ""
     meta: tuple[str, ...] = ()
     as_path: bool = False
+    may_be_absent: bool = False
+    key: str = ""
 
 
 class FoundOutput(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +54,7 @@ class FoundFunction(msgspec.Struct, frozen=True, kw_only=True):
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A project. `setup` is source text for our module that creates their object once. `stand_in` is the text of a
     module that replaces their library, which is called `library`. `code_root` is the folder where their imports start.
-    `notes` say what was not converted.
+    `python_version`: of the image, such as `3.12`; empty for ours. `notes` say what was not converted.
     """
 
     library: str
@@ -57,63 +64,29 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     code_root: str = "."
     dependencies: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
+    python_version: str = ""
     notes: tuple[str, ...] = ()
 
 
-def parse(path: Path) -> ast.Module:
-    """The syntax tree of a module; `TakeOverError` when it cannot be parsed."""
+def yaml_in(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file; `TakeOverError` when it cannot be read."""
     try:
-        return ast.parse(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except FileNotFoundError:
-        raise TakeOverError(f"{path} is not there") from None
-    except (OSError, UnicodeDecodeError, SyntaxError, RecursionError, ValueError) as exc:
+        raise TakeOverError(f"there is no {path.name}") from None
+    except (OSError, UnicodeDecodeError) as exc:
         raise TakeOverError(f"{path.name} cannot be read: {exc}") from None
-
-
-def last_name(node: ast.expr | None) -> str:
-    """`service` for `bentoml.service(...)`; `""` for an expression without a name."""
-    while isinstance(node, ast.Call):
-        node = node.func
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def keywords_of(node: ast.expr | None) -> dict[str, ast.expr]:
-    """The keyword arguments of a call; none for anything but a call."""
-    return {each.arg: each.value for each in node.keywords if each.arg} if isinstance(node, ast.Call) else {}
-
-
-def literal(node: ast.expr | None) -> object:
-    """The value of a literal; `None` for anything that would have to be run."""
     try:
-        return None if node is None else ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
-def methods_of(node: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The methods that a class defines itself."""
-    return {each.name: each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
-
-
-def yields(node: ast.AST) -> bool:
-    """Whether a function is a generator; nested functions do not count."""
-    waiting = list(ast.iter_child_nodes(node))
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, ast.Yield | ast.YieldFrom):
-            return True
-        if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            waiting.extend(ast.iter_child_nodes(each))
-    return False
-
-
-def modules_in(root: Path) -> Iterator[tuple[Path, ast.Module]]:
-    """The project's readable modules, by their path in it."""
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if not any(part.startswith(".") or part in ("venv", "site-packages", "node_modules", "tests") for part in relative.parts):
-            with suppress(TakeOverError):
-                yield relative, parse(path)
+        import yaml
+    except ImportError:
+        raise TakeOverError(f"reading {path.name} needs PyYAML; install it with: pip install pyyaml") from None
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise TakeOverError(f"{path.name} cannot be read: {exc}") from None
+    if not isinstance(found, dict):
+        raise TakeOverError(f"{path.name} is not a table of settings")
+    return found
 
 
 def requirements_in(root: Path, names: tuple[str, ...] = ("requirements.txt",)) -> tuple[list[str], list[str]]:

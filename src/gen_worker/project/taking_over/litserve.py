@@ -4,20 +4,8 @@ import ast
 from pathlib import Path
 
 from gen_worker.project.taking_over.dict_keys import fields_read_from
-from gen_worker.project.taking_over.found import (
-    Found,
-    FoundField,
-    FoundFunction,
-    FoundOutput,
-    TakeOverError,
-    keywords_of,
-    last_name,
-    literal,
-    methods_of,
-    modules_in,
-    requirements_in,
-    yields,
-)
+from gen_worker.project.taking_over.found import Found, FoundField, FoundFunction, FoundOutput, TakeOverError, requirements_in
+from gen_worker.project.taking_over.syntax import keywords_of, last_name, literal, methods_of, modules_in, yields
 from gen_worker.project.taking_over.types import Types
 
 STAND_IN = '''"""Takes the place of litserve, so that its programs are imported as they are. `run` starts nothing."""
@@ -100,7 +88,7 @@ def _found(root: Path, file: Path, module: ast.Module, api: ast.ClassDef) -> Fou
     lines += ["    made.setup(device_name())"] * ("setup" in methods) + ["    return made", "", ""]
     lines += [
         "def device_name() -> str:",
-        '    """Where its model goes: the device that torch finds, where their code has imported torch."""',
+        '    """The device for `setup`: cuda if their code has imported torch and torch finds a GPU."""',
     ]
     lines += ['    torch = sys.modules.get("torch")', '    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"']
     lines += ["", "", "def answer(payload: dict[str, Any]) -> Any:", '    """What LitServe does with one request."""']

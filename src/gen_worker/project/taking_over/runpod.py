@@ -5,17 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gen_worker.project.taking_over.dict_keys import fields_read_from
-from gen_worker.project.taking_over.found import (
-    Found,
-    FoundFunction,
-    FoundOutput,
-    TakeOverError,
-    last_name,
-    literal,
-    modules_in,
-    requirements_in,
-    yields,
-)
+from gen_worker.project.taking_over.found import Found, FoundFunction, FoundOutput, TakeOverError, requirements_in
+from gen_worker.project.taking_over.syntax import last_name, literal, modules_in, yields
 
 STAND_IN = '''"""Takes the place of runpod, so that its programs are imported as they are. `start` starts nothing."""
 

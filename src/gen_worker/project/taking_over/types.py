@@ -3,13 +3,15 @@
 import ast
 import re
 
-from gen_worker.project.taking_over.found import FoundField, FoundOutput, last_name, literal
+from gen_worker.project.taking_over.found import FoundField, FoundOutput
+from gen_worker.project.taking_over.syntax import last_name, literal
 
 _PLAIN = {"str", "int", "float", "bool", "bytes", "dict", "list", "Any", "None"}
 _FILES = {"Path", "File", "PurePath"}
 _LISTS = {"list", "List", "Sequence", "tuple", "Tuple"}
 _STREAMS = {"Iterator", "ConcatenateIterator", "AsyncIterator", "AsyncConcatenateIterator", "Generator", "AsyncGenerator", "Iterable"}
 _SECRETS = {"Secret", "SecretStr"}
+_LIMITS = ("ge", "le", "gt", "lt", "min_length", "max_length", "regex", "pattern")
 
 
 class Types:
@@ -26,8 +28,11 @@ class Types:
         given = given or {}
         text, is_file = self._type(annotation, name)
         choices = literal(given.get("choices"))
-        if isinstance(choices, list) and choices and all(isinstance(each, str | int) for each in choices):
+        if isinstance(choices, list | tuple) and choices and all(isinstance(each, str | int) for each in choices):
             text = f"Literal[{', '.join(map(repr, choices))}]"
+        for key in ("choices", *_LIMITS):
+            if key in given and literal(given[key]) is None and ast.unparse(given[key]) != "None":
+                self.notes.append(f"{self._where}: {key} of {name}, {ast.unparse(given[key])}, is not a literal")
         value = given.get("default", default)
         shown = "" if value is None or literal(value) is Ellipsis else self._default(name, value, is_file)
         if shown == "None" and "None" not in text:
@@ -61,7 +66,8 @@ class Types:
             parts = [self._type(each, what) for each in (node.left, node.right)]
             return " | ".join(text for text, _ in parts), any(is_file for _, is_file in parts)
         name = last_name(node.value if isinstance(node, ast.Subscript) else node)
-        inner = [self._type(each, what) for each in _arguments(node)]
+        arguments = _arguments(node)[:1] if name == "Annotated" else _arguments(node)  # the rest are limits, no types
+        inner = [self._type(each, what) for each in arguments]
         is_file = any(each for _, each in inner)
         match name:
             case "Optional":
@@ -85,7 +91,9 @@ class Types:
             return "str", False
         if name in _PLAIN:
             return name, False
-        self.notes.append(f"{self._where}: {what} has the type {ast.unparse(node)}, which is taken as any value; give it a type of msgspec")
+        self.notes.append(
+            f"{self._where}: {what} has the type {ast.unparse(node)}, which accepts any value now; give it a type that msgspec knows"
+        )
         return "Any", False
 
     def _default(self, name: str, node: ast.expr, is_file: bool) -> str:

@@ -1,16 +1,21 @@
 """Writes a converted project: our module calls theirs, which is copied unchanged."""
 
+import ast
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from gen_worker.names import slugify
-from gen_worker.project.taking_over.found import Found, FoundFunction
+from gen_worker.project.taking_over.found import Found, FoundField, FoundFunction
+from gen_worker.project.taking_over.submodules import with_submodules
+from gen_worker.project.taking_over.syntax import modules_in
 from gen_worker.project.templates import Source, Template, render_project
 
 MAX_FILE_BYTES = 50 << 20
 _NOT_COPIED = {"venv", "node_modules", "__pycache__", "outputs"}
+_STOOD_IN = {"bentoml.images", "bentoml.validators", "bentoml.models", "runpod.serverless"}
 _OURS = {"cozy.toml", "pyproject.toml", "Dockerfile", "README.md", "cog.yaml", "bentofile.yaml", "requirements.txt", "uv.lock"}
 
 
@@ -18,32 +23,35 @@ def write(found: Found, theirs: Path, target: Path, source: Source) -> tuple[lis
     """Write the project into the new folder `target`; returns the files written, and what was not copied."""
     name = slugify(target.resolve().name)
     own = {found.library, "cog", "litserve", "bentoml", "runpod"}
-    dependencies = tuple(each for each in found.dependencies if re.split(r"[\s\[<>=!~;@]", each, maxsplit=1)[0].lower() not in own)
+    dependencies = tuple(each for each in found.dependencies if _distribution(each) not in own)
+    dependencies += tuple(sorted(_brought_along(found.library, theirs) - {_distribution(each) for each in dependencies}))
     functions = found.functions
     template = Template(
         main=main_module(found),
         first_run=f"run {slugify(functions[0].name)}{_example(functions[0])}",
-        summary=f"Taken over from {found.library}. `src/{{package}}/main.py` calls the code beside it, which is unchanged.",
+        summary=f"Converted from {found.library}. `src/{{package}}/main.py` calls the old code, which is in `src` unchanged.",
         test=_test(functions),
         dependencies=dependencies,
         models=_settings(functions),
     )
     files = render_project(template, name, source)
-    files[f"src/{found.library}.py"] = found.stand_in
+    files[f"src/{found.library}.py"], submodules = with_submodules(found.library, found.stand_in, theirs)
     if found.system_packages:
         packages = " ".join(found.system_packages)
         install = f"RUN apt-get update && apt-get install -y --no-install-recommends {packages} && rm -rf /var/lib/apt/lists/*"
         files["Dockerfile"] = files["Dockerfile"].replace("WORKDIR /app\n", f"{install}\nWORKDIR /app\n", 1)
-    left: list[str] = []
+    if found.python_version:
+        files["Dockerfile"] = re.sub(r"(?m)^(FROM \S+:python)3\.\d+", rf"\g<1>{found.python_version}", files["Dockerfile"])
+    left = [f"{name}: it can be imported, but its functions cannot be called" for name in submodules if name not in _STOOD_IN]
     for path in _files_of(theirs):
         relative = path.relative_to(theirs)
         inside = path.relative_to(theirs / found.code_root) if path.is_relative_to(theirs / found.code_root) else relative
         place = f"src/{inside.as_posix()}" if path.suffix == ".py" else relative.as_posix()
         if path.stat().st_size > MAX_FILE_BYTES:
-            left.append(f"{relative} ({path.stat().st_size >> 20} MiB): weights belong into [models] of cozy.toml")
+            left.append(f"{relative} ({path.stat().st_size >> 20} MiB): weights belong in [models] of cozy.toml")
         elif relative.as_posix() in _OURS or place in files:
             if path.suffix == ".py":
-                left.append(f"{relative}: our file of this name takes its place")
+                left.append(f"{relative}: replaced by our file of this name")
         else:
             (target / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target / place)
@@ -55,11 +63,46 @@ def write(found: Found, theirs: Path, target: Path, source: Source) -> tuple[lis
     return sorted(files), left
 
 
+# Packages that the libraries themselves install, by the name of their import. Code that uses them need not list them as requirements.
+_BROUGHT_ALONG = {
+    "cog": {"pydantic": "pydantic", "requests": "requests", "typing_extensions": "typing-extensions", "yaml": "pyyaml"},
+    "litserve": {
+        **{name: name for name in ("fastapi", "pydantic", "starlette", "httpx")},
+        "typing_extensions": "typing-extensions",
+    },
+    "bentoml": {
+        **{name: name for name in ("pydantic", "numpy", "httpx", "aiohttp", "starlette", "attrs", "cattrs", "packaging")},
+        "annotated_types": "annotated-types",
+        "typing_extensions": "typing-extensions",
+        "yaml": "pyyaml",
+        "attr": "attrs",
+    },
+    "runpod": {name: name for name in ("aiohttp", "requests", "boto3", "fastapi", "pydantic")},
+}
+
+
+def _distribution(requirement: str) -> str:
+    """`pillow` for `Pillow>=10`."""
+    return re.split(r"[\s\[<>=!~;@]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def _brought_along(library: str, theirs: Path) -> set[str]:
+    """Packages that their code imports and that their library has installed so far."""
+    imported = set()
+    for _, module in modules_in(theirs):
+        for node in ast.walk(module):
+            if isinstance(node, ast.Import):
+                imported |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    return {package for name, package in _BROUGHT_ALONG[library].items() if name in imported}
+
+
 def main_module(found: Found) -> str:
     """The text of the module with the functions."""
     body = "\n\n".join(_function(each, _python_name(each, found), several=len(found.functions) > 1) for each in found.functions)
     text = f"{found.setup}\n\n\n{body}"
-    head = [f'"""Functions that call the code of a {found.library} project, whose unchanged code is beside this package."""', ""]
+    head = [f'"""Calls the code of a {found.library} project, which is in `src` unchanged."""', ""]
     standard = [name for name in ("asyncio", "functools", "pathlib", "sys") if f"{name}." in text]
     head += [f"import {name}" for name in standard]
     streams = [name for name in ("AsyncIterator", "Iterator") if re.search(rf"\b{name}\[", text)]
@@ -89,7 +132,7 @@ def _function(each: FoundFunction, name: str, *, several: bool) -> str:
     given = {"value": each.output.type, "file": "Asset", "files": "list[Asset]", "stream": each.output.type}[each.output.kind]
     field = "chunk" if each.output.kind == "stream" else "output"
     lines = [f"class {payload}(msgspec.Struct, kw_only=True):"]
-    lines += [_field(item.name, item.type, item.meta, item.default) for item in each.fields] or ["    pass"]
+    lines += [_field(item) for item in each.fields] or ["    pass"]
     lines += ["", "", f"class {output}(msgspec.Struct):", f"    {field}: {given}", "", ""]
     limit = f"ResourceRequirements(max_concurrency={each.max_concurrency})" if each.max_concurrency else ""
     stream = "AsyncIterator" if each.is_async else "Iterator"
@@ -100,8 +143,13 @@ def _function(each: FoundFunction, name: str, *, several: bool) -> str:
     ]
     lines += [f'    """{each.doc.strip()}"""'] if each.doc and '"""' not in each.doc and "\\" not in each.doc else []
     values = [(item.name, _value(item.name, as_path=item.as_path, text=item.type)) for item in each.fields]
-    keys = _listed([f'"{name}": {value}' for name, value in values])
-    call = each.call.format(arguments=_listed([f"{name}={value}" for name, value in values]), payload=f"{{{keys}}}")
+    keys = (
+        "{" + _listed([f"{json.dumps(item.key or name)}: {value}" for item, (name, value) in zip(each.fields, values, strict=True)]) + "}"
+    )
+    if any(item.may_be_absent for item in each.fields):
+        lines.append(f"    given = {{name: value for name, value in {keys}.items() if value is not msgspec.UNSET}}")
+        keys = "given"
+    call = each.call.format(arguments=_listed([f"{name}={value}" for name, value in values]), payload=keys)
     lines += list(_body(each, call, output))
     return "\n".join(lines) + "\n"
 
@@ -113,9 +161,13 @@ def _listed(items: list[str]) -> str:
     return "\n" + "".join(f"        {item},\n" for item in items) + "    "
 
 
-def _field(name: str, kind: str, meta: tuple[str, ...], default: str) -> str:
-    annotation = f"Annotated[{kind}, msgspec.Meta({', '.join(meta)})]" if meta else kind
-    return f"    {name}: {annotation}{f' = {default}' if default else ''}"
+def _field(item: FoundField) -> str:
+    annotation = f"Annotated[{item.type}, msgspec.Meta({', '.join(item.meta)})]" if item.meta else item.type
+    default = item.default
+    if item.key:
+        made = default.removeprefix("msgspec.field(").removesuffix(")") if default.startswith("msgspec.field(") else f"default={default}"
+        default = f"msgspec.field(name={json.dumps(item.key)}{f', {made}' if default else ''})"
+    return f"    {item.name}: {annotation}{f' = {default}' if default else ''}"
 
 
 def _value(name: str, *, as_path: bool, text: str) -> str:
