@@ -28,17 +28,17 @@ def slugify(name: str) -> str:
     return slug
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None when none is close."""
+def nearest(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str | None:
+    """The known name most like `name`, or None when none is close. `likeness`, 0 to 1: difflib's ratio at least."""
     import difflib  # imported here, so that an author's module without mistakes does not pay for it
 
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)
     return found[0] if found else None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
     """Part of a sentence: ` Did you mean 'x'?` or nothing."""
-    found = nearest(name, known)
+    found = nearest(name, known, likeness=likeness)
     return f" Did you mean {found!r}?" if found else ""
 
 

@@ -223,6 +223,8 @@ class Chosen(msgspec.Struct):
     prompt: str
     style: Literal["oil", "ink"] = "oil"
     size: Literal[1, 2] | None = None
+    mask: Annotated[Asset | None, msgspec.Meta(description="where to draw")] = None
+    seed: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 class Out(msgspec.Struct):
     text: str
@@ -235,7 +237,7 @@ def pick(ctx: ActionContext, weights: Annotated[Path, ModelRef(ModelRefSource.PA
     with (folder / "cozy.toml").open("a") as file:
         file.write('[models]\nturbo = "hf:a/b"\nbase = "hf:a/c"\n')
     assert (
-        "usage: cozyctl run pick -i model=turbo|base -i prompt=TEXT [-i style=oil|ink] [-i size=1|2]\n"
+        "usage: cozyctl run pick -i model=turbo|base -i prompt=TEXT [-i style=oil|ink] [-i size=1|2] [-i mask=@FILE] [-i seed=NUMBER]\n"
         in cozyctl("run", "pick", cwd=folder).stderr
     )
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -263,16 +263,24 @@ def _usage(spec: FunctionSpec, models: Iterable[str], folder: str) -> str:
     words = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "true|false", Asset: "@FILE"}
     shown = []
     for field in msgspec.structs.fields(spec.payload_type):
-        kinds = [kind for kind in (field.type, *get_args(field.type)) if kind in words]
+        kinds = [kind for kind in _parts(field.type) if kind in words]
         word = keys if keys and field.name in spec.selecting_fields else _values(field.type) or (words[kinds[0]] if kinds else "JSON")
         option = f"-i {field.encode_name}={word}"
         shown.append(option if field.required else f"[{option}]")
     return " ".join([f"cozyctl run {spec.name}{folder_flag(folder)}", *shown])
 
 
+def _parts(kind: Any) -> Iterator[Any]:
+    """A type, and the types that it is made of: `str` and None of `Annotated[str | None, Meta(...)]`, `str` of `list[str]`."""
+    yield kind
+    if get_origin(kind) is not Literal:
+        for each in get_args(kind):
+            yield from _parts(each)
+
+
 def _values(kind: Any) -> str:
     """The values of a field that has few, as `fast|good`; empty for others."""
-    for each in (kind, *get_args(kind)):
+    for each in _parts(kind):
         if get_origin(each) is Literal:
             return "|".join(str(value) for value in get_args(each))
         if isinstance(each, type) and issubclass(each, enum.Enum):

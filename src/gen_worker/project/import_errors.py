@@ -135,7 +135,8 @@ def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> t
     command = "pip install 'gen-worker[torch]'" if package in TORCH_EXTRA else f"uv add {package}, or pip install {package}"
     hint = ""
     if package not in _WELL_KNOWN and (root is None or package not in missing_packages(root)):
-        hint = did_you_mean(package, [*_installed_modules(), *(_project_modules(root) if root is not None else ())])
+        # Among hundreds of modules, some name is always a bit alike: `pydoc` for pydantic.
+        hint = did_you_mean(package, [*_installed_modules(), *(_project_modules(root) if root is not None else ())], likeness=0.75)
     return (
         f"importing {name!r} needs the package {missing!r}, which is not installed{'.' + hint if hint else ''}",
         ("correct the name, or " if hint else "") + f"install it ({command}) and keep it in [project] dependencies of pyproject.toml",
