@@ -4,7 +4,7 @@ from typing import Any, assert_type
 
 import msgspec
 
-from gen_worker.client import AsyncClient, AsyncRunHandle, Client, RunError, RunHandle, RunStream
+from gen_worker.client import AsyncClient, AsyncRunHandle, AsyncSession, Client, RunError, RunHandle, RunStream, Session, SessionEnd
 from gen_worker.types import Asset
 
 
@@ -26,6 +26,11 @@ assert_type(client.handle("id", output=Output).status().error is None, bool)
 assert_type(client.stream("a/b/c", output=Delta), RunStream[Delta])
 assert_type([item.chunk for item in client.stream("a/b/c", output=Delta)], list[str])
 assert_type(client.files.upload("cat.png"), Asset)
+assert_type(client.session("a/b/c", timeout_s=5), Session)
+assert_type(list(client.session("a/b/c")), list[str | bytes])
+assert_type(client.session("a/b/c").receive_json(Output), Output)
+assert_type(client.session("a/b/c").ended, SessionEnd | None)
+client.session("a/b/c", timeout=5)  # type: ignore[call-arg]
 client.run("a/b/c", timeout="5")  # type: ignore[call-overload]
 
 
@@ -36,6 +41,10 @@ async def later() -> None:
         assert_type(handle, AsyncRunHandle[Output])
         assert_type([event.name async for event in handle.events()], list[str])
         assert_type([item.chunk async for item in found.stream("a/b/c", output=Delta)], list[str])
+        async with found.session("a/b/c") as session:
+            assert_type(session, AsyncSession)
+            assert_type([message async for message in session], list[str | bytes])
+            assert_type(await session.receive_json(Output), Output)
         try:
             await handle.result()
         except RunError as error:

@@ -1,8 +1,9 @@
-/** The client: run, submit, stream. The same decisions as `gen_worker.client` in Python. */
+/** The client: run, submit, stream, session. The same decisions as `gen_worker.client` in Python. */
 import { type Answer, isNoRoute, runError, runIn, unexpected } from "./answers.js";
 import { ClientError, NotFoundError, RunError, UnreachableError, WaitTimeoutError } from "./errors.js";
 import { Files } from "./files.js";
 import { NDJSON, SILENCE_S, follow, items, openEvents } from "./following.js";
+import { type Session, type SessionOptions, type WebSocketClass, openSession } from "./session.js";
 import { type Run, type RunEvent, isFinished } from "./values.js";
 import { type Fetch, type Opened, PATIENCE, type Patience, Wire } from "./wire.js";
 
@@ -18,6 +19,8 @@ export interface ClientOptions {
   patience?: Partial<Patience> | undefined;
   /** In the place of the global `fetch`. */
   fetch?: Fetch | undefined;
+  /** In the place of the global `WebSocket`, for sessions. Node has one from version 22 on. */
+  WebSocket?: WebSocketClass | undefined;
 }
 
 /** Options of a call. A dev runner knows `timeoutS` alone, and leaves the others out. */
@@ -62,6 +65,8 @@ export class Client {
   /** @internal */
   readonly wire: Wire;
   private isRunner = false;
+  private readonly key: string;
+  private readonly socketClass: WebSocketClass | undefined;
 
   constructor(options: ClientOptions | string = {}) {
     const given = typeof options === "string" ? { url: options } : options;
@@ -71,6 +76,8 @@ export class Client {
     const headers: Record<string, string> = key ? { authorization: `Bearer ${key}` } : {};
     this.wire = new Wire(this.url, headers, { ...PATIENCE, ...given.patience }, given.fetch ?? ((input: string, init?: RequestInit) => fetch(input, init)));
     this.files = new Files(this.wire);
+    this.key = key;
+    this.socketClass = given.WebSocket ?? (globalThis as { WebSocket?: WebSocketClass }).WebSocket;
   }
 
   /** Run a function and wait for its output; of a function that streams, the list of its items. Aborting `signal` cancels the run. */
@@ -109,6 +116,16 @@ export class Client {
     } finally {
       if (!over) await this.leave(begun);
     }
+  }
+
+  /** Open a realtime session with a websocket handler. Close it, or leave the loop over its messages: either ends the session and with it its run. */
+  async session(ref: string, options: SessionOptions = {}): Promise<Session> {
+    const target = readTarget(ref);
+    const places = [...(target.platformPath && !this.isRunner ? [target.platformPath] : []), target.runnerPath.replace("/v1/run/", "/v1/realtime/")];
+    const query = (place: number): Record<string, string> => sessionQuery(options, place === places.length - 1);
+    const [session, place] = await openSession(this.wire, places, query, this.key, options, this.socketClass);
+    this.isRunner ||= place === places.length - 1;
+    return session;
   }
 
   /** @internal */
@@ -277,6 +294,15 @@ function platformBody({ payload, options }: Begun): string {
     webhook: options.webhook,
     webhook_events: options.webhookEvents,
   });
+}
+
+function sessionQuery(options: SessionOptions, isRunner: boolean): Record<string, string> {
+  const milliseconds = (seconds: number): string => String(Math.max(1, Math.round(seconds * 1000)));
+  return {
+    ...(options.timeoutS === undefined ? {} : { timeout_ms: milliseconds(options.timeoutS) }),
+    ...(options.startTimeoutS === undefined || isRunner ? {} : { start_timeout_ms: milliseconds(options.startTimeoutS) }),
+    ...(options.priority === undefined || isRunner ? {} : { priority: options.priority }),
+  };
 }
 
 function runnerBody({ payload, options }: Begun): string {

@@ -76,5 +76,19 @@ export class RunCanceledError extends RunError {}
 /** The run's time was up. */
 export class RunExpiredError extends RunError {}
 
+/** A realtime session has ended. `closeCode` and `reason` are those of its websocket; 1006 means that the connection broke. `retryable`: a new session may succeed. */
+export class SessionError extends ClientError {
+  readonly closeCode: number;
+  readonly reason: string;
+  readonly retryable: boolean;
+
+  constructor(detail: string, facts: ErrorFacts & { closeCode: number; reason: string; retryable: boolean }) {
+    super(detail, facts);
+    this.closeCode = facts.closeCode;
+    this.reason = facts.reason;
+    this.retryable = facts.retryable;
+  }
+}
+
 /** The result stayed away for as long as the caller wanted to wait. The run goes on. */
 export class WaitTimeoutError extends ClientError {}

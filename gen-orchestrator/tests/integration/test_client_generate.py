@@ -25,7 +25,7 @@ import dataclasses, datetime, decimal, enum, uuid
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypedDict
 import msgspec
-from gen_worker import ActionContext, Asset, Clamp, worker_function
+from gen_worker import ActionContext, Asset, Clamp, RealtimeSocket, worker_function, worker_websocket
 
 class Mode(enum.Enum):
     FAST = "fast"
@@ -120,12 +120,18 @@ def stream_it(ctx: ActionContext, payload: Empty) -> Iterator[Delta]:
 @worker_function()
 def import_(ctx: ActionContext, payload: Empty) -> Out:
     return Out(text="i")
+
+@worker_websocket()
+async def listen_to(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    """Give each message back."""
+    async for data in sock.iter_bytes():
+        await sock.send_bytes(data)
 '''
 pytestmark = pytest.mark.timeout(600)  # seconds of work; on a busy machine mypy and tsc may take a minute each
 USES = """\
 import datetime
 from typing import assert_type
-from gen_worker.client import Client, RunHandle
+from gen_worker.client import AsyncSession, Client, RunHandle, Session
 from odd_client import AsyncOdd, Cat, Delta, Dog, Empty, In, Node, Odd, Out
 
 odd = Odd(Client("http://127.0.0.1:1"), tag="dev")
@@ -138,13 +144,22 @@ In(prompt=5)  # type: ignore[arg-type]
 In(prompt="a", mode="slow")  # type: ignore[arg-type]
 odd.draw(Empty())  # type: ignore[arg-type]
 odd.draw(payload, timeout=5)  # type: ignore[call-arg]
+with odd.listen_to(timeout_s=60) as session:
+    assert_type(session, Session)
+    assert_type([message for message in session], list[str | bytes])
+    assert_type(session.receive_json(Out), Out)
+odd.listen_to(priority=1)  # type: ignore[arg-type]
 
 async def later() -> None:
     assert_type(await AsyncOdd().draw(payload), Out)
     async for item in AsyncOdd().stream_it(Empty()):
         assert_type(item, Delta)
+    async with AsyncOdd().listen_to() as session:
+        assert_type(session, AsyncSession)
+        assert_type([message async for message in session], list[str | bytes])
 """
 TS_USES = """\
+import type { Session } from "gen-worker-client";
 import { Odd, type Out } from "./odd.js";
 const odd = new Odd();
 const out: Promise<Out> = odd.draw({ prompt: "a", class: 2, mode: "good-1", lit: 3, animal: { type: "dog", name: "x" }, point: [1], day: "2026-01-01" });
@@ -158,6 +173,11 @@ void odd.draw({ prompt: "a", animal: { type: "dog" } });
 // @ts-expect-error nothing of this name
 void odd.streamIt({ a: 1 });
 for await (const item of odd.streamIt({})) item.chunk.trim();
+const session: Session = await odd.listenTo({ timeoutS: 60 });
+await session.send(new Uint8Array(2));
+for await (const message of session) if (typeof message !== "string") message.byteLength.toFixed();
+// @ts-expect-error a session has no payload
+void odd.listenTo({ prompt: "a" });
 export {};
 """
 
@@ -208,6 +228,10 @@ def test_a_python_client_is_checked_formatted_and_works(platform: PlatformProces
         assert client.handle(handle.id).status().tag == "dev"
         with pytest.raises(RunFailedError):
             odd.draw(made.In(prompt=""))
+        with odd.listen_to() as session:
+            session.send("a")
+            assert session.receive() == b"a"
+            assert client.handle(session.id).status().tag == "dev"
 
 
 def test_a_typescript_client_is_checked(platform: PlatformProcess, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from gen_worker.cli.output import (
     say,
     stdout_of,
 )
-from gen_worker.contract.manifest import FunctionEntry, Manifest
+from gen_worker.contract.manifest import FunctionEntry, Manifest, WebsocketEntry
 from gen_worker.names import did_you_mean
 from gen_worker.texts import counted
 
@@ -31,7 +31,7 @@ class Described(msgspec.Struct, frozen=True):
 
     owner: str
     endpoint: str
-    entries: Sequence[FunctionEntry]
+    entries: Sequence[FunctionEntry | WebsocketEntry]
     source: str
     tag: str = ""
 
@@ -105,7 +105,7 @@ def _of_folder(folder: Path, owner: str) -> Described:
     if found.problem:
         raise ValueError(found.problem)
     manifest = msgspec.json.decode(discover.printed(found), type=Manifest)
-    return Described(owner, manifest.endpoint_name, manifest.functions, "its project")
+    return Described(owner, manifest.endpoint_name, manifest.entries, "its project")
 
 
 def _of_release(ref: str, url: str | None) -> Described:

@@ -9,6 +9,7 @@ Importing it loads neither gRPC nor torch nor an HTTP library; the HTTP library 
 asyncio with `AsyncClient`.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gen_worker.client.blocking import Client, RunHandle, RunStream
@@ -26,19 +27,24 @@ from gen_worker.client.errors import (
     RunError,
     RunExpiredError,
     RunFailedError,
+    SessionError,
     UnreachableError,
 )
 from gen_worker.client.files import Files
+from gen_worker.client.session_rules import SessionEnd, SessionOptions
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent, RunFile, RunProblem
 
 if TYPE_CHECKING:
     from gen_worker.client.asynchronous import AsyncClient, AsyncRunHandle, AsyncRunStream
+    from gen_worker.client.asynchronous_sessions import AsyncSession
+    from gen_worker.client.sessions import Session
 
 __all__ = [
     "AsyncClient",
     "AsyncRunHandle",
     "AsyncRunStream",
+    "AsyncSession",
     "AuthenticationError",
     "CallOptions",
     "Client",
@@ -61,13 +67,24 @@ __all__ = [
     "RunHandle",
     "RunProblem",
     "RunStream",
+    "Session",
+    "SessionEnd",
+    "SessionError",
+    "SessionOptions",
     "UnreachableError",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in ("AsyncClient", "AsyncRunHandle", "AsyncRunStream"):
-        raise AttributeError(f"module 'gen_worker.client' has no attribute {name!r}")
-    from gen_worker.client import asynchronous
+_LATER = {
+    "AsyncClient": "asynchronous",
+    "AsyncRunHandle": "asynchronous",
+    "AsyncRunStream": "asynchronous",
+    "AsyncSession": "asynchronous_sessions",
+    "Session": "sessions",
+}
 
-    return getattr(asynchronous, name)
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'gen_worker.client' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"gen_worker.client.{_LATER[name]}"), name)

@@ -3,20 +3,21 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
-import msgspec
-
 from gen_worker.client import following
-from gen_worker.client.address import answer_of, lost, pool_options, read_address, to_httpcore
 from gen_worker.client.answers import result_of
 from gen_worker.client.asynchronous_files import AsyncFiles
+from gen_worker.client.asynchronous_sessions import AsyncSession
+from gen_worker.client.asynchronous_wire import Driven, Wire
 from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
-from gen_worker.client.effects import Answer, Close, Effect, Flow, Give, LostError, Open, Pause, Read, Request, Send
+from gen_worker.client.effects import Flow
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
 from gen_worker.client.flows import Begun, Flows
-from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
+from gen_worker.client.session_rules import SessionOptions, opening_of
+from gen_worker.client.settings import CONNECTIONS, find_server
+from gen_worker.client.targets import read_target
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent
 
@@ -42,7 +43,7 @@ class AsyncClient:
     ) -> None:
         where, key = find_server(url, key, profile, os.environ)
         self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, patience)
-        self._wire = _Wire(where, connections)
+        self._wire = Wire(where, connections)
         self._leaving: set[asyncio.Task[None]] = set()
         self.url = where
         self.files = AsyncFiles(self)
@@ -98,6 +99,10 @@ class AsyncClient:
         """
         return AsyncRunStream(self, Begun(call_of(ref, payload, options)), output)
 
+    def session(self, ref: str, **options: Unpack[SessionOptions]) -> AsyncSession:
+        """A realtime session with a websocket handler, like `Client.session`: `async with client.session(ref) as session:` opens it."""
+        return AsyncSession(self._wire, self._flows, opening_of(read_target(ref), options))
+
     async def close(self) -> None:
         """Close its connections, after abandoned runs have been cancelled."""
         if self._leaving:
@@ -112,7 +117,7 @@ class AsyncClient:
 
     async def _perform(self, flow: Flow[T]) -> T:
         """Run a flow that yields no values."""
-        driven = _Driven(self._wire, flow)
+        driven = Driven(self._wire, flow)
         async with contextlib.aclosing(driven.gives()) as gives:
             async for _ in gives:
                 pass
@@ -120,7 +125,7 @@ class AsyncClient:
 
     async def _drive(self, flow: Flow[T]) -> AsyncGenerator[Any, None]:
         """Run a flow, and yield its values."""
-        async with contextlib.aclosing(_Driven(self._wire, flow).gives()) as gives:
+        async with contextlib.aclosing(Driven(self._wire, flow).gives()) as gives:
             async for value in gives:
                 yield value
 
@@ -153,14 +158,14 @@ class AsyncRunHandle(Generic[T]):
 
     async def events(self, after: str = "") -> AsyncGenerator[RunEvent, None]:
         """The run's events up to its end, like `RunHandle.events`."""
-        driven = _Driven(self._client._wire, following.events(self._client._flows, self.id, after))
+        driven = Driven(self._client._wire, following.events(self._client._flows, self.id, after))
         async with contextlib.aclosing(driven.gives()) as told:
             async for each in told:
                 yield each.decoded()
 
     async def items(self) -> AsyncGenerator[T, None]:
         """The items that the function streams, from the first one on; at the end `RunError` if the run did not succeed."""
-        driven = _Driven(self._client._wire, following.items(following.events(self._client._flows, self.id)))
+        driven = Driven(self._client._wire, following.items(following.events(self._client._flows, self.id)))
         async with contextlib.aclosing(driven.gives()) as items:
             async for item in items:
                 yield item_of(item, self.id, self._output)
@@ -214,7 +219,7 @@ class AsyncRunStream(Generic[T]):
 
 async def _owned(client: AsyncClient, begun: Begun, output: type[T] | None) -> AsyncGenerator[T, None]:
     """The items of a run that is cancelled when its reader leaves."""
-    driven = _Driven(client._wire, following.items(following.call_events(client._flows, begun)))
+    driven = Driven(client._wire, following.items(following.call_events(client._flows, begun)))
     over = False
     try:
         async with contextlib.aclosing(driven.gives()) as items:
@@ -228,154 +233,3 @@ async def _owned(client: AsyncClient, begun: Begun, output: type[T] | None) -> A
     finally:
         if not over:
             await client._leave(begun)
-
-
-class _Driven(Generic[T]):
-    """A running flow. `result` is set when `gives` has ended."""
-
-    result: T
-
-    def __init__(self, wire: "_Wire", flow: Flow[T]) -> None:
-        self._wire = wire
-        self._flow = flow
-        self._stream: _Stream | None = None
-
-    async def gives(self) -> AsyncGenerator[Any, None]:
-        """The values that the flow yields."""
-        flow = self._flow
-        try:
-            effect = next(flow)
-            while True:
-                reply: Any = None
-                try:
-                    if isinstance(effect, Give):
-                        yield effect.value
-                    else:
-                        reply = await self._do(effect)
-                except LostError as exc:
-                    effect = flow.throw(exc)
-                else:
-                    effect = flow.send(reply)
-        except StopIteration as stop:
-            self.result = stop.value
-        finally:
-            flow.close()
-            if self._stream is not None:
-                await self._stream.close()
-
-    async def _do(self, effect: Effect) -> Any:
-        match effect:
-            case Send(request):
-                return await self._wire.send(request)
-            case Open(request):
-                self._stream = await self._wire.open(request)
-                return self._stream.answer
-            case Read() if self._stream is not None:
-                return await self._stream.read()
-            case Close() if self._stream is not None:
-                await self._stream.close()
-            case Pause(seconds):
-                await asyncio.sleep(seconds)
-        return None
-
-
-class _Stream:
-    """An answer whose body is read piece by piece."""
-
-    def __init__(self, wire: "_Wire", response: Any, place: asyncio.Semaphore) -> None:
-        self.answer = answer_of(response, b"")
-        self._wire = wire
-        self._response = response
-        self._place: asyncio.Semaphore | None = place
-        self._pieces = response.aiter_stream()
-
-    async def read(self) -> bytes:
-        with self._wire.losses():
-            async for piece in self._pieces:
-                if piece:
-                    return bytes(piece)
-        return b""
-
-    async def close(self) -> None:
-        place, self._place = self._place, None
-        if place is None:
-            return
-        try:
-            with contextlib.suppress(LostError), self._wire.losses():
-                await self._response.aclose()
-        finally:
-            place.release()
-
-
-class _Wire:
-    """Connections to one server, from one event loop.
-
-    Requests that wait for a connection queue here: httpcore's own queue costs the square of its length.
-    """
-
-    def __init__(self, url: str, connections: int) -> None:
-        import httpcore
-
-        self._address = read_address(url)
-        self._connections = connections
-        self._options = pool_options(self._address, connections)
-        self._make = httpcore.AsyncConnectionPool
-        self._pool: httpcore.AsyncConnectionPool | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def send(self, request: Request) -> Answer:
-        stream = await self.open(request)
-        try:
-            if not 200 <= stream.answer.status < 300:
-                return stream.answer
-            pieces = []
-            while piece := await stream.read():
-                pieces.append(piece)
-            return msgspec.structs.replace(stream.answer, body=b"".join(pieces))
-        finally:
-            await stream.close()
-
-    async def open(self, request: Request) -> _Stream:
-        pool, place = self._of_this_loop()
-        content = request.content if isinstance(request.content, bytes) else _pieces(request.content)
-        await place.acquire()
-        try:
-            with self.losses():
-                response = await pool.handle_async_request(to_httpcore(request, self._address, content, CONNECT_TIMEOUT_S))
-        except BaseException:
-            place.release()
-            raise
-        stream = _Stream(self, response, place)
-        if not 200 <= response.status < 300:
-            try:
-                with self.losses():
-                    stream.answer = answer_of(response, await response.aread())
-            finally:
-                await stream.close()
-        return stream
-
-    async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
-
-    def _of_this_loop(self) -> tuple[Any, asyncio.Semaphore]:
-        loop = asyncio.get_running_loop()
-        if self._pool is None or self._loop is not loop:  # connections do not outlive their loop, and asyncio.run may be called twice
-            self._loop, self._pool = loop, self._make(**self._options)
-            self._places = asyncio.Semaphore(self._connections)
-        return self._pool, self._places
-
-    @contextlib.contextmanager
-    def losses(self) -> Any:
-        """Converts httpcore's exceptions into `LostError`."""
-        try:
-            yield
-        except Exception as exc:
-            raise lost(exc, self._address) from exc
-
-
-async def _pieces(content: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """A body read from disk without blocking the loop."""
-    pieces = iter(content)
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield piece

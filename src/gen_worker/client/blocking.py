@@ -5,23 +5,26 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from gen_worker.client import following
-from gen_worker.client.address import answer_of, lost, pool_options, read_address, to_httpcore
 from gen_worker.client.answers import State, result_of
+from gen_worker.client.blocking_wire import Stream, Wire
 from gen_worker.client.calls import CallOptions, call_of, item_of, output_of
-from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open, Pause, Read, Request, Send
+from gen_worker.client.effects import Close, Flow, Give, LostError, Open, Pause, Read, Send
 from gen_worker.client.errors import ClientError, RunError, UnreachableError
 from gen_worker.client.files import Files
 from gen_worker.client.flows import Begun, Flows
 from gen_worker.client.releases import entries_of_release, entries_of_tag
-from gen_worker.client.settings import CONNECT_TIMEOUT_S, CONNECTIONS, find_server
+from gen_worker.client.session_rules import SessionOptions, opening_of
+from gen_worker.client.settings import CONNECTIONS, find_server
+from gen_worker.client.targets import read_target
 from gen_worker.client.tries import Patience
 from gen_worker.client.values import Run, RunEvent
-from gen_worker.contract.manifest import FunctionEntry
+from gen_worker.contract.manifest import FunctionEntry, WebsocketEntry
+
+if TYPE_CHECKING:
+    from gen_worker.client.sessions import LoopThread, Session
 
 OnEvent = Callable[[RunEvent], object]
 T = TypeVar("T")
@@ -47,7 +50,9 @@ class Client:
     ) -> None:
         where, key = find_server(url, key, profile, os.environ)
         self._flows = Flows({"authorization": f"Bearer {key}"} if key else {}, patience)
-        self._wire = _Wire(where, connections)
+        self._wire = Wire(where, connections)
+        self._lock = threading.Lock()
+        self._loop: LoopThread | None = None  # of its sessions
         self.url = where
         self.files = Files(self)
 
@@ -109,17 +114,36 @@ class Client:
         """
         return RunStream(self, Begun(call_of(ref, payload, options)), output)
 
-    def releases(self, owner: str, endpoint: str, *, tag: str = "prod") -> dict[str, list[FunctionEntry]]:
-        """The functions of an endpoint that have this tag, each with its schemas, from the release that the tag points at."""
+    def session(self, ref: str, **options: Unpack[SessionOptions]) -> "Session":
+        """A realtime session with a websocket handler: `with client.session(ref) as session:` opens it.
+
+        Send text or bytes, and iterate over the messages that come. Leaving the block, or Ctrl-C, ends the session and with it its run.
+        """
+        from gen_worker.client.asynchronous_sessions import AsyncSession
+        from gen_worker.client.asynchronous_wire import Wire as AsyncWire
+        from gen_worker.client.sessions import LoopThread, Session
+
+        opening = opening_of(read_target(ref), options)
+        with self._lock:
+            if self._loop is None:
+                self._loop = LoopThread()
+        return Session(self, self._loop, AsyncSession(AsyncWire(self.url, 1), self._flows, opening))
+
+    def releases(self, owner: str, endpoint: str, *, tag: str = "prod") -> dict[str, list[FunctionEntry | WebsocketEntry]]:
+        """The functions and websocket handlers of an endpoint that have this tag, from the release that it points at."""
         return self._perform(entries_of_tag(self._flows, owner, endpoint, tag))
 
-    def release(self, owner: str, endpoint: str, release_id: str) -> dict[str, list[FunctionEntry]]:
-        """All functions of one release, whatever its tags."""
+    def release(self, owner: str, endpoint: str, release_id: str) -> dict[str, list[FunctionEntry | WebsocketEntry]]:
+        """All functions and websocket handlers of one release, whatever its tags."""
         return self._perform(entries_of_release(self._flows, owner, endpoint, release_id))
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close its connections, and end its sessions."""
         self._wire.close()
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -128,8 +152,10 @@ class Client:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_wire"):
+        if hasattr(self, "files"):
             self._wire.close()
+            if self._loop is not None:
+                self._loop.abandon()
 
     def _perform(self, flow: Flow[T]) -> T:
         """Run a flow that yields no values."""
@@ -143,7 +169,7 @@ class Client:
 
     def _drive(self, flow: Flow[T]) -> Generator[Any, None, T]:
         """Run a flow, and yield its values."""
-        stream: _Stream | None = None
+        stream: Stream | None = None
         try:
             effect = next(flow)
             while True:
@@ -279,82 +305,3 @@ def _typed(driven: Generator[Any, None, State], run_id: Any, output: type[T] | N
         result_of(stop.value)
     finally:
         driven.close()
-
-
-class _Stream:
-    """An answer whose body is read piece by piece."""
-
-    def __init__(self, wire: "_Wire", response: Any) -> None:
-        self.answer = answer_of(response, b"")
-        self._wire = wire
-        self._response = response
-        self._open = True
-        self._pieces = response.iter_stream()
-
-    def read(self) -> bytes:
-        with self._wire.losses():
-            for piece in self._pieces:
-                if piece:
-                    return bytes(piece)
-        return b""
-
-    def close(self) -> None:
-        if not self._open:
-            return
-        self._open = False
-        try:
-            with contextlib.suppress(LostError), self._wire.losses():
-                self._response.close()
-        finally:
-            self._wire.places.release()
-
-
-class _Wire:
-    """Connections to one server. Requests that wait for one queue here: httpcore's own queue costs the square of its length."""
-
-    def __init__(self, url: str, connections: int) -> None:
-        import httpcore
-
-        self._address = read_address(url)
-        self.places = threading.Semaphore(connections)
-        self._pool = httpcore.ConnectionPool(**pool_options(self._address, connections))
-
-    def send(self, request: Request) -> Answer:
-        stream = self.open(request)
-        try:
-            if not 200 <= stream.answer.status < 300:
-                return stream.answer
-            pieces = []
-            while piece := stream.read():
-                pieces.append(piece)
-            return msgspec.structs.replace(stream.answer, body=b"".join(pieces))
-        finally:
-            stream.close()
-
-    def open(self, request: Request) -> _Stream:
-        self.places.acquire()
-        try:
-            with self.losses():
-                response = self._pool.handle_request(to_httpcore(request, self._address, request.content, CONNECT_TIMEOUT_S))
-        except BaseException:
-            self.places.release()
-            raise
-        stream = _Stream(self, response)
-        if not 200 <= response.status < 300:
-            try:
-                with self.losses():
-                    stream.answer = answer_of(response, response.read())
-            finally:
-                stream.close()
-        return stream
-
-    def close(self) -> None:
-        self._pool.close()
-
-    @contextlib.contextmanager
-    def losses(self) -> Iterator[None]:
-        """Converts httpcore's exceptions into `LostError`."""
-        try:
-            yield
-        except Exception as exc:
-            raise lost(exc, self._address) from exc

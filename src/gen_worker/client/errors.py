@@ -12,6 +12,7 @@ ClientError
     RunFailedError      the function raised an exception, or its payload was wrong
     RunCanceledError    the run was cancelled
     RunExpiredError     its time was up, before it started or while it ran
+  SessionError          a realtime session has ended
   OutputTypeError       the output does not fit the requested type
 """
 
@@ -134,6 +135,32 @@ class RunCanceledError(RunError):
 
 class RunExpiredError(RunError):
     """The run's time was up: `code` is `expired` before it started, `timeout` while it ran."""
+
+
+class SessionError(ClientError):
+    """A realtime session has ended. `close_code` and `reason` are those of its websocket (docs/http-api.md#realtime);
+    1006 means that the connection broke. `retryable`: a new session may succeed.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str,
+        hint: str = "",
+        run_id: str = "",
+        errors: Sequence[FieldError] = (),
+        close_code: int,
+        reason: str,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(detail, code=code, hint=hint, run_id=run_id, errors=errors)
+        self.close_code = close_code
+        self.reason = reason
+        self.retryable = retryable
+
+    def _more(self) -> dict[str, object]:
+        return {"close_code": self.close_code, "reason": self.reason, "retryable": self.retryable}
 
 
 class OutputTypeError(ClientError, TypeError):

@@ -1,4 +1,4 @@
-"""Reads an endpoint's releases: which functions a tag has, and their schemas."""
+"""Reads an endpoint's releases: which functions and websocket handlers a tag has, and their schemas."""
 
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,9 @@ from gen_worker.client.effects import Flow
 from gen_worker.client.errors import NotFoundError
 from gen_worker.client.flows import Flows
 from gen_worker.client.tries import ask
-from gen_worker.contract.manifest import FunctionEntry, Manifest
+from gen_worker.contract.manifest import FunctionEntry, Manifest, WebsocketEntry
+
+Entry = FunctionEntry | WebsocketEntry
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -31,7 +33,7 @@ class _Release(msgspec.Struct, frozen=True):
     manifest: Manifest
 
 
-def entries_of_tag(flows: Flows, owner: str, endpoint: str, tag: str) -> Flow[dict[str, list[FunctionEntry]]]:
+def entries_of_tag(flows: Flows, owner: str, endpoint: str, tag: str) -> Flow[dict[str, list[Entry]]]:
     """The functions that have this tag, from the release that it points at."""
     query = f"owner={quote(owner, safe='')}&endpoint={quote(endpoint, safe='')}"
     found: _Tags = yield from _get(flows, f"/v1/tags?{query}", _Tags)
@@ -50,13 +52,13 @@ def entries_of_tag(flows: Flows, owner: str, endpoint: str, tag: str) -> Flow[di
     return entries
 
 
-def entries_of_release(flows: Flows, owner: str, endpoint: str, release_id: str) -> Flow[dict[str, list[FunctionEntry]]]:
+def entries_of_release(flows: Flows, owner: str, endpoint: str, release_id: str) -> Flow[dict[str, list[Entry]]]:
     """All functions of a release of this endpoint."""
     found: _Release = yield from _get(flows, f"/v1/releases/{quote(release_id, safe='')}", _Release)
     if (found.owner, found.endpoint) != (owner, endpoint):
         detail = f"release {release_id} is one of {found.owner}/{found.endpoint}, not of {owner}/{endpoint}"
         raise NotFoundError(detail, code="not_found", status=404)
-    return {release_id: list(found.manifest.functions)}
+    return {release_id: list(found.manifest.entries)}
 
 
 def _get(flows: Flows, path: str, kind: type[Any]) -> Flow[Any]:

@@ -44,7 +44,10 @@ _SIMPLE = {
     "uuid": "uuid.UUID",
     "decimal": "decimal.Decimal",
 }
-_CLIENTS = {"AsyncClient", "AsyncRunHandle", "AsyncRunStream", "CallOptions", "Client", "RunHandle", "RunStream"}
+_CLIENTS = {
+    *("AsyncClient", "AsyncRunHandle", "AsyncRunStream", "AsyncSession", "CallOptions"),
+    *("Client", "RunHandle", "RunStream", "Session", "SessionOptions"),
+}
 _IMPORTED = {"Any", "Asset", "Literal", "Unpack", "annotations", "datetime", "decimal", "msgspec", "uuid", *_CLIENTS}
 _TAKEN = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *_IMPORTED}
 _ANNOTATION_NAMES = {"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", *_IMPORTED}
@@ -84,7 +87,8 @@ class _Writer:
         head += [f"from typing import {', '.join(typing)}"] if typing else []
         head += ["", "import msgspec", ""]
         clients = sorted(name for name in _CLIENTS if re.search(rf"\b{name}\b", body))
-        head += [f"from gen_worker.client import {', '.join(clients)}"]
+        line = f"from gen_worker.client import {', '.join(clients)}"
+        head += [line] if len(line) <= WIDTH else ["from gen_worker.client import (", *(f"    {name}," for name in clients), ")"]
         head += ["from gen_worker.types import Asset"] if re.search(r"\bAsset\b", body) else []
         return "\n".join(head) + "\n\n\n" + body + "\n"
 
@@ -178,6 +182,9 @@ class _Writer:
     def _methods(self, function: Function, ref: str, names: set[str], *, is_async: bool) -> Iterator[str]:
         name = free(snake(function.slug, "function"), {*keyword.kwlist, *names})
         names.add(name)
+        if function.is_session:
+            yield from _session_method(name, ref, function.text, is_async=is_async)
+            return
         payload, output = self._type(function.payload), self._type(function.output)
         prefix = "Async" if is_async else ""
         if function.streams:
@@ -264,6 +271,20 @@ class _Writer:
                 return [form for option in options for form in self._forms(option)]
             case Anything():
                 return ["any"]
+
+
+def _session_method(name: str, ref: str, text: str, *, is_async: bool) -> Iterator[str]:
+    prefix, opens = ("Async", "async with") if is_async else ("", "with")
+    yield ""
+    yield f"    def {name}("
+    yield "        self,"
+    yield "        **options: Unpack[SessionOptions],"
+    yield f"    ) -> {prefix}Session:"
+    yield from _documented(_and_said(f"A realtime session with {ref}: `{opens}` opens and closes it.", text), "        ")
+    yield "        return self._client.session("
+    yield f"            {_literal(ref)} + self._suffix,"
+    yield "            **options,"
+    yield "        )"
 
 
 _FACTORIES = {"[]": "list", "{}": "dict"}

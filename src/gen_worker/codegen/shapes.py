@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gen_worker.contract.manifest import FunctionEntry, Schema
+from gen_worker.contract.manifest import FunctionEntry, Schema, WebsocketEntry
 
 _DEFS = "#/$defs/"
 _ASSET_FIELDS = {"ref", "owner", "mime_type", "size_bytes", "sha256"}
@@ -95,13 +95,16 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Function(msgspec.Struct, frozen=True):
-    """`output`: of one item if it streams. `text`: the function's docstring."""
+    """`output`: of one item if it streams. `text`: the function's docstring. A websocket handler (`is_session`) has neither
+    payload nor output.
+    """
 
     slug: str
     payload: Shape
     output: Shape
     streams: bool
     text: str = ""
+    is_session: bool = False
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -111,15 +114,18 @@ class Endpoint(msgspec.Struct, frozen=True):
     definitions: tuple[Definition, ...]
 
 
-def read_endpoint(owner: str, name: str, entries: Iterable[FunctionEntry], reserved: Callable[[str], str]) -> Endpoint:
+def read_endpoint(owner: str, name: str, entries: Iterable[FunctionEntry | WebsocketEntry], reserved: Callable[[str], str]) -> Endpoint:
     """The endpoint's functions in order of name, with their types. `reserved` turns a schema's name into a type name of the language."""
     reader = _Reader(reserved)
     functions = []
     for entry in sorted(entries, key=lambda each: each.name):
+        text = _plain_text(entry.description or "")  # UNSET in older releases, which have none
+        if isinstance(entry, WebsocketEntry):
+            functions.append(Function(entry.name, Anything(), Anything(), streams=False, text=text, is_session=True))
+            continue
         payload, output = (
             reader.root(schema, f"{entry.name}-{what}") for schema, what in ((entry.input_schema, "input"), (_output(entry), "output"))
         )
-        text = _plain_text(entry.description or "")  # UNSET in older releases, which have none
         functions.append(Function(entry.name, payload, output, entry.output_mode == "incremental", text))
     return Endpoint(owner, name, tuple(functions), tuple(sorted(reader.definitions, key=lambda each: each.name)))
 

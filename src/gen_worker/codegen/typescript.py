@@ -32,6 +32,7 @@ break case catch class const continue debugger default delete do else enum expor
 in instanceof new null return super switch this throw true try typeof var void while with as implements interface let package private
 protected public static yield any boolean constructor declare get module require number set string symbol type from of object unknown
 never bigint undefined async await Array Record Promise AsyncGenerator Object String Number Boolean Asset CallOptions Client RunHandle
+Session SessionOptions
 """
 _TAKEN = frozenset(_WORDS.split())
 _METHODS = {"constructor", "client", "suffix", "then", "toString", "valueOf", "hasOwnProperty", "toJSON"}
@@ -60,7 +61,9 @@ class _Writer:
     def text(self) -> str:
         blocks = ["\n".join(self._definition(each)) for each in self._endpoint.definitions]
         body = "\n\n".join([*blocks, "\n".join(self._client())])
-        types = sorted(name for name in ("Asset", "CallOptions", "RunHandle") if re.search(rf"\b{name}\b", body))
+        types = sorted(
+            name for name in ("Asset", "CallOptions", "RunHandle", "Session", "SessionOptions") if re.search(rf"\b{name}\b", body)
+        )
         imports = ", ".join(["Client", *(f"type {name}" for name in types)])
         head = _doc(
             f"Typed client of {self._endpoint.owner}/{self._endpoint.name}.\n\n"
@@ -107,6 +110,13 @@ class _Writer:
     def _methods(self, function: Function, ref: str, names: set[str]) -> Iterator[str]:
         name = free(_camel(function.slug), names)
         names.add(name)
+        if function.is_session:
+            yield ""
+            yield from _doc(_and_said(f"Open a realtime session with {ref}.", function.text), "  ")
+            yield f"  {name}(options: SessionOptions = {{}}): Promise<Session> {{"
+            yield f"    return this.client.session({_literal(ref)} + this.suffix, options);"
+            yield "  }"
+            return
         payload, output = self._type(function.payload), self._type(function.output)
         target = f"{_literal(ref)} + this.suffix"
         if function.streams:

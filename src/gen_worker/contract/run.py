@@ -53,6 +53,10 @@ class RunReceipt(msgspec.Struct, frozen=True):
     cost: float | None
 
 
+# Of one message of a session, either way: with its envelope it fits into a message of 16 MiB to a worker.
+MAX_MESSAGE_BYTES = (16 << 20) - (32 << 10)
+
+
 class RunSession(msgspec.Struct, frozen=True):
     """Facts about a realtime session: why it ended (empty while it is open), and the frames and bytes from the client
     (`in`) and to it (`out`).

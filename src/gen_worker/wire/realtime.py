@@ -5,7 +5,9 @@ frames when its reader has begun to work on them, after `GRANT_FRAMES` or `GRANT
 the largest size always fits beside the frames not granted yet, and a session cannot get stuck.
 """
 
-MAX_FRAME_BYTES = (16 << 20) - (32 << 10)  # with its envelope, a frame fits into a wire message of 16 MiB
+from gen_worker.contract.run import MAX_MESSAGE_BYTES
+
+MAX_FRAME_BYTES = MAX_MESSAGE_BYTES
 WINDOW_FRAMES = 256
 GRANT_FRAMES = 64
 GRANT_BYTES = 1 << 20
