@@ -174,7 +174,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _try_writing(folder: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
+    with tempfile.TemporaryFile(dir=folder, prefix=".probe-") as file:  # on Linux without a name, so that nothing is left if we are killed
         file.write(b"probe")
         file.flush()
         os.fsync(file.fileno())

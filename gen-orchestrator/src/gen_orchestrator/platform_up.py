@@ -31,6 +31,7 @@ from gen_worker.images.engines import find_engine
 from gen_worker.leaving import end_at_once
 from gen_worker.log import Log
 from gen_worker.project.watching import polls_files
+from gen_worker.scratch import sweep
 from gen_worker.settings import ModelSettings
 
 OWNER = "local"
@@ -110,6 +111,7 @@ class Platform:
         """Serve until a signal; returns the exit status. A second signal ends it at once."""
         settings = self.settings
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(sweep)
         prices = read_prices(settings.data)
         stop = self._signals()
         store = await self._open_store(stop)

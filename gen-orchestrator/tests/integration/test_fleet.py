@@ -76,6 +76,18 @@ def test_a_killed_worker_leaves_nothing_behind(platform: PlatformProcess, tmp_pa
     platform.kill()  # the run that goes on would hold up the end
 
 
+def test_what_a_killed_worker_has_in_temporary_folders_is_removed_at_once(start: Start, tmp_path: Path) -> None:
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    platform = start("[scaling]\nmin = 0\n", env={"TMPDIR": str(tmp)})
+    assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
+    (worker,) = platform.worker_processes()
+    (folder,) = tmp.glob("gen-worker-*")
+    (folder / "a callers file").touch()
+    kill(worker)
+    platform.until(lambda: not folder.exists(), 60)
+
+
 def test_a_platform_that_is_told_twice_to_end_leaves_nothing_behind(platform: PlatformProcess, tmp_path: Path) -> None:
     pids = littered(platform, tmp_path)
     platform.process.send_signal(signal.SIGTERM)

@@ -1,14 +1,13 @@
 """`cozyctl run`: calls one function once, in this process."""
 
 import asyncio
+import contextlib
 import enum
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -52,6 +51,8 @@ from gen_worker.project.discovery import DiscoveryError
 from gen_worker.project.served import Served, load_project
 from gen_worker.project.stdout import silence
 from gen_worker.project.validation import VersionError
+from gen_worker.scratch import scratch_folder
+from gen_worker.shared_files import remove_tree
 from gen_worker.texts import counted
 
 LEFT_DEBUGGER = "bdb.BdbQuit"  # the last line of the traceback
@@ -97,12 +98,12 @@ def command(
 ) -> int:
     """Run FUNCTION once and print its output. FUNCTION may be left out where there is only one."""
     options = ServeOptions(root=Path(folder), outputs=Path(outputs), models=models)
-    with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
+    with scratch_folder() as run_dir:
         try:
             served = load_project(options.root, os.environ)
             spec = _choose(served, function)
-            body, uploads = _payload(inputs, payload, spec.payload_type, Path(run_dir) / "given")
-            session = LocalSession(options, served, spec.name, body, uploads, round(timeout_s * 1000), Path(run_dir))
+            body, uploads = _payload(inputs, payload, spec.payload_type, run_dir / "given")
+            session = LocalSession(options, served, spec.name, body, uploads, round(timeout_s * 1000), run_dir)
         except _NotFoundError as exc:
             return fail(str(exc), EXIT_NOT_FOUND, as_json=as_json, code="not_found")
         except VersionError as exc:
@@ -114,7 +115,7 @@ def command(
         if not logging.getLogger().handlers:
             logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_Records()])
         live = LiveRun(spec.name, stdout_of(), quiet=as_json, text_field=_text_field(spec))
-        ended = asyncio.run(_run(session, live, as_json=as_json))
+        ended = asyncio.run(_run(session, live, run_dir, as_json=as_json))
     return _report(ended, _usage(spec, served.models_by_function.get(spec.name, {}), folder), as_json=as_json)
 
 
@@ -131,7 +132,7 @@ class _Ended(msgspec.Struct):
     stopped_by: int | None  # the number of the signal
 
 
-async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended:
+async def _run(session: LocalSession, live: LiveRun, scratch: Path, *, as_json: bool) -> _Ended:
     deltas: list[Any] = []
     warnings: list[FieldError] = []
     unread = False
@@ -158,7 +159,7 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
         nonlocal stopped_by
         stopped_by = number
         for again in stop_signals():
-            asyncio.get_running_loop().add_signal_handler(again, _end_at_once, session.config.run_dir)
+            asyncio.get_running_loop().add_signal_handler(again, _end_at_once, scratch)
         session.interrupt()
 
     try:
@@ -172,8 +173,9 @@ async def _run(session: LocalSession, live: LiveRun, *, as_json: bool) -> _Ended
     return _Ended(outcome, files, deltas, warnings, unread, stopped_by)
 
 
-def _end_at_once(run_dir: Path) -> None:
-    shutil.rmtree(run_dir, ignore_errors=True)
+def _end_at_once(scratch: Path) -> None:
+    with contextlib.suppress(OSError):
+        remove_tree(scratch.parent, scratch.name)
     end_at_once()
 
 

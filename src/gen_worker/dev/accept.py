@@ -3,8 +3,6 @@
 import asyncio
 import errno
 import hashlib
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from gen_worker.execution.request import RunRequest
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import media_type
 from gen_worker.http.idempotency import idempotency_key
+from gen_worker.scratch import Owned, new_owned
 from gen_worker.sources.listings import read_listings
 from gen_worker.texts import counted
 
@@ -55,11 +54,11 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
     if not media_type(request.header(b"content-type")).startswith("multipart/"):
         return await _accept(spec, book, key, await request.body(MAX_BODY_BYTES), {})
     with ExitStack() as undo:
-        folder = run_dir / f"upload-{secrets.token_hex(8)}"
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             with _disk_full_is_an_answer():
-                body, uploads = await read_multipart(request, spec.payload_type, folder, MAX_BODY_BYTES)
+                owned = _upload_folder(run_dir)
+                undo.callback(owned.remove)
+                body, uploads = await read_multipart(request, spec.payload_type, owned.folder, MAX_BODY_BYTES)
         except (LookupError, UnicodeError) as exc:  # an unknown charset, or one that does not fit; or texts that JSON cannot represent
             detail = f"the multipart body's texts cannot be decoded: {ascii(str(exc))[1:-1]}; send them as UTF-8"
             raise RequestError(400, "invalid_multipart", detail, error="invalid_multipart") from None
@@ -67,6 +66,11 @@ async def accept_run(spec: FunctionSpec, request: Request, book: RunBook, run_di
         if accepted.request is not None:
             accepted.release = undo.pop_all()
         return accepted
+
+
+def _upload_folder(run_dir: Path) -> Owned:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return new_owned(run_dir, "upload-")
 
 
 async def _accept(spec: FunctionSpec, book: RunBook, key: str, body: bytes, uploads: dict[str, Path]) -> Accepted:

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +28,7 @@ from gen_worker.log_pipe import guard_standard_streams
 from gen_worker.project.cozy_toml import find_cozy_toml
 from gen_worker.project.served import Served, load_baked, load_project
 from gen_worker.project.watching import polls_files
+from gen_worker.scratch import scratch_folder
 from gen_worker.shared_files import check_writable
 
 DEFAULT_LISTEN = "127.0.0.1:8081"
@@ -115,13 +115,13 @@ def serve(options: ServeOptions, env: Mapping[str, str]) -> int:
     if options.reload:
         # Cached bytecode is checked by whole seconds and size: an edit right after a start would be missed.
         sys.dont_write_bytecode = True
-    with tempfile.TemporaryDirectory(prefix="gen-worker-") as run_dir:
+    with scratch_folder() as run_dir:
         try:
             sock = listening_socket(options.listen, DEFAULT_LISTEN)
             files = ProjectFiles(options.root.resolve(), env) if options.reload else None
             seen = files.read().files if files else {}
             served = find_functions(options, env) if not options.reload else functions_or_none_yet(options, env, log)
-            config = dev_config(options, env, Path(run_dir), served)
+            config = dev_config(options, env, run_dir, served)
         except ValueError as exc:
             log.note(f"error: {exc}", "dev.failed", error=str(exc))
             return leave(1, log)

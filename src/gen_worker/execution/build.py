@@ -28,6 +28,7 @@ from gen_worker.residency.hardware import GpuWatch
 from gen_worker.residency.imports_ahead import ImportsAhead
 from gen_worker.residency.manager import DEFAULT_LOADERS, LoadedModels
 from gen_worker.residency.tee import Tee
+from gen_worker.scratch import sweep
 from gen_worker.settings import DeviceSettings, ModelSettings, RunLimits, is_true
 from gen_worker.sources.build import Sources, build_sources
 from gen_worker.sources.hub import Renewals
@@ -106,7 +107,7 @@ def build_execution(
 
     `saved_file` finds a file saved here by an earlier run, by its ref. `on_models_changed` is called on the loop when
     the models on a device have changed. `renew` asks a scheduler for fresh presigned URLs; it is called in download
-    threads.
+    threads. Removes what killed programs left in `run_dir`.
     """
     limits, gpus = settings.limits, GpuWatch(settings.devices)
     cache = model_cache(settings.devices, gpus.read().memory_bytes)
@@ -138,6 +139,7 @@ def build_execution(
         on_close=tee.close,
         is_right=sources.checked.is_right,
     )
+    sweep(run_dir)
     inputs = InputFiles(
         run_dir, saved_file, max_bytes=limits.worker_max_input_file_bytes, retries=limits.worker_download_retries, cache=input_cache
     )

@@ -24,7 +24,8 @@ from gen_worker.files.input_cache import InputCache, file_sha256
 from gen_worker.names import RUN_ID_RULE, is_run_id
 from gen_worker.net.guard import BlockedURLError, DownloadError, GuardedDownloader, TooLargeError
 from gen_worker.net.retry import HttpError, PassingError, Retries, is_passing
-from gen_worker.shared_files import open_own, remove_tree
+from gen_worker.scratch import Owned, own
+from gen_worker.shared_files import open_own
 from gen_worker.texts import counted
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -183,7 +184,7 @@ class RunInputs:
         self._files = files
         self._run_dir = run_dir
         self._run_id = run_id
-        self._name: str | None = None
+        self._owned: Owned | None = None
         self._lock = threading.Lock()
         self._fetching = 0  # running fetch threads; a cancelled run does not wait for them
         self._closed = False
@@ -220,22 +221,21 @@ class RunInputs:
             self._remove()
 
     def _folder(self) -> Path:
-        if self._name is None:
+        if self._owned is None:
             self._run_dir.mkdir(parents=True, exist_ok=True)
             name = self._run_id
             while True:
-                try:
+                with contextlib.suppress(FileExistsError):  # created by another execution or another program
                     (self._run_dir / name).mkdir(mode=0o700)
+                    self._owned = own(self._run_dir / name)
+                if self._owned is not None:
                     break
-                except FileExistsError:  # created by another execution or another program; an id never contains `~`
-                    name = f"{self._run_id}~{secrets.token_hex(4)}"
-            self._name = name
-        return self._run_dir / self._name / "inputs"
+                name = f"{self._run_id}~{secrets.token_hex(4)}"  # an id never contains `~`
+        return self._owned.folder / "inputs"
 
     def _remove(self) -> None:
-        if self._name is not None:
-            with contextlib.suppress(OSError):
-                remove_tree(self._run_dir, self._name)
+        if self._owned is not None:
+            self._owned.remove()
 
 
 class _NoSuchFileError(ValueError):

@@ -4,10 +4,8 @@ import hashlib
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -15,6 +13,7 @@ from gen_worker.contract.manifest import BAKED_MANIFEST, Manifest
 from gen_worker.images.engines import BuildRequest, Engine, EngineError, Image
 from gen_worker.images.steps import BuildLog, Step
 from gen_worker.project.dockerfile import ENTRYPOINT, ENTRYPOINT_LINE
+from gen_worker.scratch import scratch_folder
 
 ENDPOINT_LABEL, VERSION_LABEL, MANIFEST_LABEL = "cozy.endpoint", "org.opencontainers.image.version", "cozy.manifest.digest"
 OnStep = Callable[[Step], None]
@@ -87,8 +86,8 @@ def label(engine: Engine, built: Built, version: str) -> Built:
 
 def push(engine: Engine, name: str, on_line: OnLine) -> str:
     """Push an image to the registry in its name. Returns its digest there, `""` if the engine does not say."""
-    with tempfile.TemporaryDirectory() as work:
-        digest_file = Path(work) / "digest"
+    with scratch_folder("push") as work:
+        digest_file = work / "digest"
         log = _watch(engine.push_command(name, digest_file), lambda step: None, on_line)
         if digest_file.is_file():
             return digest_file.read_text().strip()

@@ -6,13 +6,14 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+
+from gen_worker.scratch import scratch_folder
 
 QUICK_TIMEOUT_S = 60.0
 ENGINES = ("docker", "podman", "buildah")
@@ -176,10 +177,10 @@ class Buildah:
         return _image(name, found["FromImageID"], found["FromImageDigest"], found["OCIv1"].get("config") or {}, layers)
 
     def read_file(self, name: str, path: str) -> bytes:
-        with tempfile.TemporaryDirectory() as work:
-            (Path(work) / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={name} {path} /file\n")
-            _ask(self.command, "build", "--pull-never", "--output", f"type=local,dest={work}/out", work)
-            return (Path(work) / "out/file").read_bytes()
+        with scratch_folder("image") as work:
+            (work / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={name} {path} /file\n")
+            _ask(self.command, "build", "--pull-never", "--output", f"type=local,dest={work}/out", str(work))
+            return (work / "out/file").read_bytes()
 
     def label(self, name: str, labels: Mapping[str, str]) -> None:
         with _labels_only(name, labels) as folder:
@@ -257,10 +258,10 @@ def _fixed_times(request: BuildRequest) -> list[str]:
 @contextmanager
 def _labels_only(name: str, labels: Mapping[str, str]) -> Iterator[Path]:
     """A build that adds labels to an image, and no layers."""
-    with tempfile.TemporaryDirectory() as work:
+    with scratch_folder("image") as work:
         pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in labels.items())
-        (Path(work) / "Dockerfile").write_text(f"FROM {name}\nLABEL {pairs}\n")
-        yield Path(work)
+        (work / "Dockerfile").write_text(f"FROM {name}\nLABEL {pairs}\n")
+        yield work
 
 
 def _image(name: str, image_id: str, digest: str, config: Mapping[str, Any], layers: tuple[Layer, ...]) -> Image:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ from gen_worker.runtime.releases import Releases
 from gen_worker.runtime.seeds import Backoff, Seeds
 from gen_worker.runtime.startup import Startup
 from gen_worker.runtime.wire_runs import WireRuns
+from gen_worker.scratch import scratch_folder
 from gen_worker.transport.grpc_client import GrpcDialer, Tls
 from gen_worker.wire.messages import MAX_RUNS, Registration
 from gen_worker.wire.outbox import Outbox
@@ -76,10 +76,10 @@ class WireWorker:
         """Serve until stopped. Raises `RegisterTimeoutError`, `IncompatibleSchedulerError` or `UnreachableError`."""
         settings = self._config.settings
         with contextlib.ExitStack() as resources:
-            run_dir = settings.worker_run_dir or resources.enter_context(tempfile.TemporaryDirectory(prefix="gen-worker-"))
+            run_dir = Path(settings.worker_run_dir or resources.enter_context(scratch_folder()))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    await self._run(tasks, Path(run_dir))
+                    await self._run(tasks, run_dir)
             except BaseExceptionGroup as group:
                 # A part failed that must not fail: the first cause ends the worker.
                 raise group.exceptions[0] from group

@@ -6,10 +6,10 @@ Python object.
 """
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Mapping
@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from gen_worker.scratch import scratch_folder
 from gen_worker.testing.file_server import FileServer
 from gen_worker.testing.loopback import LoopbackRun, LoopbackScheduler, RunFailedError
 
@@ -38,8 +39,9 @@ class EndToEnd:
         self._env = env or {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="end-to-end", daemon=True)
-        self._scratch = tempfile.TemporaryDirectory(prefix="gen-worker-end-to-end-")
-        self.files = FileServer(Path(self._scratch.name) / "files", token=TOKEN)
+        self._resources = contextlib.ExitStack()
+        self._scratch = self._resources.enter_context(scratch_folder("end-to-end"))
+        self.files = FileServer(self._scratch / "files", token=TOKEN)
         self.scheduler = LoopbackScheduler()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -68,7 +70,7 @@ class EndToEnd:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._scratch.cleanup()
+        self._resources.close()
 
     def run(self, function: str, payload: Any = None, *, timeout_s: float = 60, **options: Any) -> Any:
         """The output of a run; `RunFailedError` with the worker's result when it fails."""
@@ -104,7 +106,7 @@ class EndToEnd:
     @property
     def log(self) -> str:
         """The worker's log."""
-        return (Path(self._scratch.name) / "worker.log").read_text(errors="replace")
+        return (self._scratch / "worker.log").read_text(errors="replace")
 
     def _start_worker(self) -> None:
         overrides = ",".join(f"{key}={path}" for key, path in self._models.items())
@@ -116,7 +118,7 @@ class EndToEnd:
             **({"COZY_MODEL_OVERRIDES": overrides} if overrides else {}),
             **self._env,
         }
-        with (Path(self._scratch.name) / "worker.log").open("wb") as log:
+        with (self._scratch / "worker.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gen_worker.entrypoint"], cwd=self._folder, env=env, stdout=log, stderr=log
             )

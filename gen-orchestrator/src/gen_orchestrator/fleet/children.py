@@ -63,4 +63,4 @@ class Children:
         on_exit(worker_id, status)
 
     async def _clear_up(self, worker_id: str) -> None:
-        """Its process has ended."""
+        """Its process has ended, and so has everything that it started."""

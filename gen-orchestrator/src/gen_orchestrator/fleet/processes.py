@@ -16,6 +16,7 @@ from gen_orchestrator.fleet.children import Children
 from gen_orchestrator.fleet.leftovers import MARK_NAME
 from gen_orchestrator.fleet.log_files import MAX_BYTES
 from gen_worker.project.variables import variable_problem
+from gen_worker.scratch import sweep
 
 # Runs before the worker. The end of its stdin means that its parent ended. (The kernel's signal for that comes once for
 # each thread of a killed parent, and a second SIGTERM means: now.) A parent that died before the kernel was asked is
@@ -52,20 +53,23 @@ class Processes(Children):
         super().__init__(logs, max_log_bytes)
         self._environment = environment
         self._defaults = dict(defaults or {})
+        self._scratch: dict[str, tuple[Path | None, ...]] = {}  # by worker: where its temporary folders are
 
     async def start(self, spec: WorkerSpec, on_exit: OnExit) -> None:
+        env = worker_environment(spec, {**self._defaults, **self._environment})
         with self._log_file(spec.worker_id).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 spec.python,
                 "-c",
                 _START,
                 cwd=spec.folder,
-                env=worker_environment(spec, {**self._defaults, **self._environment}),
+                env=env,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C on the terminal is for us: we drain the workers
             )
+        self._scratch[spec.worker_id] = _scratch_of(env)
         await self._keep(spec.worker_id, child, on_exit, stays=is_outlived(spec))
 
     async def stop(self, worker_id: str, grace_s: float) -> None:
@@ -78,6 +82,10 @@ class Processes(Children):
         if not done:
             self._signal(child, signal.SIGKILL)
             await asyncio.wait([waiting])
+
+    async def _clear_up(self, worker_id: str) -> None:
+        for folder in self._scratch.pop(worker_id, ()):
+            await asyncio.to_thread(sweep, folder)  # a worker that ended in order has left nothing
 
     def pid_of(self, worker_id: str) -> int | None:
         """The process id of a running worker."""
@@ -93,6 +101,12 @@ class Processes(Children):
                 child.send_signal(number)
         except ProcessLookupError:
             return
+
+
+def _scratch_of(env: Mapping[str, str]) -> tuple[Path | None, ...]:
+    """Where a worker with this environment has its temporary folders; None is the default place."""
+    tmp, run_dir = env.get("TMPDIR"), env.get("WORKER_RUN_DIR")
+    return (Path(tmp) if tmp else None, *((Path(run_dir),) if run_dir else ()))
 
 
 def is_outlived(spec: WorkerSpec) -> bool:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import gen_worker.names
 from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.hub.folders import FolderError
+from gen_worker.scratch import scratch_folder
 
 TIMEOUT_S = 300.0
 MAX_MANIFEST_BYTES = 16 << 20
@@ -79,8 +79,7 @@ async def _run(python: str, folder: Path, env: dict[str, str], user: dict[str, A
 @contextlib.contextmanager
 def _room(python: str, source: Path, say: Callable[[str], None]) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
     """Where uploaded code is imported: the folder, an empty home, and the user."""
-    with tempfile.TemporaryDirectory(prefix="discovery-") as made:
-        room = Path(made)
+    with scratch_folder("discovery") as room:
         home = room / "home"
         home.mkdir()
         needed = (room.parent, *_interpreter(Path(python)))
