@@ -39,6 +39,7 @@ const WORDS: Record<string, string> = {
   frame_too_large: "a message was too large",
   expired: "no worker was free in time",
   key_revoked: "the key that opened the session was revoked",
+  key_expired: "the key that opened the session has expired",
   connection_lost: "the connection broke",
   "error:CanceledError": "the session's run was cancelled",
   "error:DeadlineError": "the session's time was up",

@@ -225,7 +225,7 @@ class Term:
         releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved)
         rooms = Rooms(
             runs,
-            SessionRoutes(runs, self.dispatcher, settings.hosts, log, idle_s=kept.gen_orchestrator_session_idle_s),
+            SessionRoutes(runs, self.dispatcher, keys, settings.hosts, log, idle_s=kept.gen_orchestrator_session_idle_s),
             RunList(store, self.dispatcher.open, objects),
             FileRoutes(files, file_tokens, uploads, kept.gen_orchestrator_run_bytes),
             CallerFileRoutes(uploads, files, urls),
@@ -234,7 +234,7 @@ class Term:
             releases,
             BuildRoutes(self._builds, keys, settings.owner),
             ModelRoutes(models, urls, self._mirror),
-            KeyRoutes(keys, settings.owner, spending),
+            KeyRoutes(keys, settings.owner, spending, self.dispatcher),
             DeployRoutes(self._builds, self.registry, keys, goldens, settings.data / "archives", settings.owner, self._tag_moved),
             ExportRoutes(runs, self.registry, store),
             GateRoutes(goldens, store, keys, runs, releases.release_of),

@@ -9,6 +9,8 @@ import pytest
 from platform_process import COZYCTL, PlatformProcess
 from webhook_receiver import Receiver
 
+from gen_worker.client import Client
+
 COZY_TOML = """\
 schema_version = 1
 name = "probe"
@@ -26,7 +28,7 @@ MAIN = """\
 import base64, os, sys
 from collections.abc import Iterator
 import msgspec
-from gen_worker import ActionContext, worker_function
+from gen_worker import ActionContext, RealtimeSocket, worker_function, worker_websocket
 
 class Input(msgspec.Struct):
     pass
@@ -55,6 +57,12 @@ def tells(ctx: ActionContext, payload: Input) -> Output:
 @worker_function()
 def says(ctx: ActionContext, payload: Input) -> Iterator[Word]:
     yield Word(all_of_them())
+
+@worker_websocket()
+async def speaks(ctx: ActionContext, sock: RealtimeSocket) -> None:
+    await sock.send_json({"text": all_of_them()})
+    await sock.send_bytes(b"\\x00\\xff" + all_of_them().encode() + b"\\xfe")
+    await sock.send_bytes(bytes(range(256)))
 
 @worker_function()
 def raises(ctx: ActionContext, payload: Input) -> Output:
@@ -129,6 +137,11 @@ def test_nothing_that_comes_out_holds_a_secret(platform: PlatformProcess) -> Non
             texts += [receiver.messages.get(timeout=60)[1].decode() for _ in range(2)]
     finally:
         receiver.close()
+    with Client(platform.url) as client, client.session("local/probe/speaks") as session:
+        text, binary, other = session
+    assert binary == b"\x00\xff[secret PLAIN] [secret AWKWARD]\xfe"
+    assert other == bytes(range(256))
+    texts.append(str(text))
     assert "[secret PLAIN]" in texts[0], texts[0]
     assert "[secret AWKWARD]" in texts[0]
     for worker_id in [path.stem for path in (platform.data / "logs").glob("*.log")]:

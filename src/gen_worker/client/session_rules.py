@@ -153,6 +153,7 @@ _SAID = {
     "frame_too_large": "a message was too large",
     "expired": "no worker was free in time",
     "key_revoked": "the key that opened the session was revoked",
+    "key_expired": "the key that opened the session has expired",
     "error:CanceledError": "the session's run was cancelled",
     "error:DeadlineError": "the session's time was up",
     "connection_lost": "the connection broke",

@@ -16,6 +16,8 @@ CLOSE_CODES: Mapping[str, int] = {
     "closed": 1000,
     "worker_draining": 1001,
     "idle_timeout": 1008,
+    "key_revoked": 1008,
+    "key_expired": 1008,
     "slow_consumer": 1008,
     "frame_too_large": 1009,
     "worker_lost": 1012,

@@ -11,6 +11,7 @@ from gen_orchestrator.auth.keys import INVOKER, Keys
 from gen_orchestrator.domain import budgets
 from gen_orchestrator.domain.access import ALL_OWNERS, EVERYBODY, Caller, Key
 from gen_orchestrator.domain.budgets import Budgets
+from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.spending import Spending
 from gen_worker.http.asgi import Request, RequestError
 
@@ -43,10 +44,11 @@ class ChangedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KeyRoutes:
     """Handlers of `/v1/me`, `/v1/keys`, `/v1/audit`. `owner` owns new keys when a request names none."""
 
-    def __init__(self, keys: Keys, owner: str, spending: Spending) -> None:
+    def __init__(self, keys: Keys, owner: str, spending: Spending, dispatcher: Dispatcher) -> None:
         self._keys = keys
         self._owner = owner
         self._spending = spending
+        self._dispatcher = dispatcher
 
     async def me(self, request: Request) -> None:
         """`GET /v1/me`: what this request's key may do, and what it has used."""
@@ -101,9 +103,11 @@ class KeyRoutes:
         await request.answer(200, msgspec.json.encode(await self._shown(caller, key)))
 
     async def revoke(self, request: Request) -> None:
-        """`DELETE /v1/keys/{key_id}`. Its open runs continue."""
+        """`DELETE /v1/keys/{key_id}`. Its runs continue; its open sessions end, because they would take what the key may no longer send."""
         caller = caller_of(request)
         revoked = await asyncio.to_thread(self._keys.revoke, caller, self._find(request))
+        open_runs = self._dispatcher.open.values()
+        self._dispatcher.sessions.end_of_invoker(open_runs, f"{INVOKER}{revoked.key_id}", "key_revoked")
         await request.answer(200, msgspec.json.encode(await self._shown(caller, revoked)))
 
     async def audit(self, request: Request) -> None:

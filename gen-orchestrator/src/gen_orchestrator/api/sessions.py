@@ -5,6 +5,7 @@ runs, a used-up budget. From then on the session is open, even while it waits fo
 client until a worker has it.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ import msgspec
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.callers import invoker_of, traceparent_of
 from gen_orchestrator.api.runs import RunRoutes, function_and_tag
+from gen_orchestrator.auth.keys import Keys
+from gen_orchestrator.domain.access import Key
 from gen_orchestrator.domain.runs import PRIORITIES, Run
 from gen_orchestrator.hub.registry import Resolved
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
@@ -34,8 +37,9 @@ _NO_PAYLOAD = msgspec.msgpack.encode({})
 class SessionRoutes:
     """`idle_s`: how long a session may be without a message; 0: no limit."""
 
-    def __init__(self, runs: RunRoutes, dispatcher: Dispatcher, hosts: HostPolicy, log: Log, *, idle_s: float) -> None:
+    def __init__(self, runs: RunRoutes, dispatcher: Dispatcher, keys: Keys, hosts: HostPolicy, log: Log, *, idle_s: float) -> None:
         self._runs = runs
+        self._keys = keys
         self._dispatcher = dispatcher
         self._hosts = hosts
         self._log = log
@@ -73,12 +77,23 @@ class SessionRoutes:
             raise
         self._log.info("session.opened", run_id=run.id, function=f"{owner}/{endpoint}/{function}", caller=caller_of(request).name)
         open_run.session.join(client)
+        if (key := self._keys.behind(run.invoker_id)) is not None:
+            self._end_with(key, client)
+
+    def _end_with(self, key: Key, client: "_Client") -> None:
+        """A session lasts no longer than its key. (`KeyRoutes.revoke` ends those that are open then.)"""
+        now_s = time.time()
+        if key.revoked_at:  # after the request was checked
+            client.end("key_revoked")
+        elif key.expires_at:
+            client.expires = asyncio.get_running_loop().call_later(max(0.0, key.expires_at - now_s), client.end, "key_expired")
 
 
 class _Client:
     """Connects a session and its websocket in both directions."""
 
     socket: WebSocket
+    expires: asyncio.TimerHandle | None = None
 
     def __init__(self, open_run: OpenRun, session: LiveSession, dispatcher: Dispatcher) -> None:
         self._open_run = open_run
@@ -95,6 +110,8 @@ class _Client:
             self.socket.go_on()
 
     def close(self, reason: str) -> None:
+        if self.expires is not None:
+            self.expires.cancel()
         self.socket.close(close_code(reason), reason)
 
     # Reports of the websocket.

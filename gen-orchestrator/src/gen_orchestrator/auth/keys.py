@@ -71,8 +71,12 @@ class Keys:
 
     def budgets_of(self, invoker_id: str) -> Budgets | None:
         """The budgets of the key behind a run's or a caller's name; None when there is no key, or its runs are not counted."""
-        key = self._keys.get(invoker_id[len(INVOKER) :]) if invoker_id.startswith(INVOKER) else None
+        key = self.behind(invoker_id)
         return key.budgets or None if key is not None else None
+
+    def behind(self, invoker_id: str) -> Key | None:
+        """The key behind a run's or a caller's name; None when there is none."""
+        return self._keys.get(invoker_id[len(INVOKER) :]) if invoker_id.startswith(INVOKER) else None
 
     def set_budgets(self, by: Caller, key: Key, budgets: Budgets) -> Key:
         """Replace the key's budgets."""

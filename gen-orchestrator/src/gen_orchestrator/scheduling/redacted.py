@@ -21,7 +21,7 @@ def redacted(effect: SchedulerEffect, redactor: Redactor) -> SchedulerEffect:
             return msgspec.structs.replace(effect, event_type=kind, payload=payload)
         case RunEnded(result):
             return msgspec.structs.replace(effect, result=_result(result, redactor))
-        case RealtimeFrame(is_text=True):
+        case RealtimeFrame():  # binary, too: a value may be in a message of any kind
             return msgspec.structs.replace(effect, data=redactor.json(effect.data))
         case CloseRealtime():
             return msgspec.structs.replace(effect, **{name: redactor.text(getattr(effect, name)) for name in _OF_AN_END})

@@ -73,6 +73,12 @@ class Sessions:
         else:
             self._overdue.end_session(open_run)
 
+    def end_of_invoker(self, open_runs: Iterable[OpenRun], invoker_id: str, reason: str) -> None:
+        """End the sessions that this caller has opened."""
+        for open_run in list(open_runs):
+            if open_run.session is not None and open_run.run.invoker_id == invoker_id:
+                self.end(open_run, reason)
+
     # ---- workers
 
     def begin(self, open_run: OpenRun) -> None:
