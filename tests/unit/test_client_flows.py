@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from gen_worker.client import Patience, UnreachableError
+from gen_worker.client import GatewayError, Patience, UnreachableError
 from gen_worker.client.calls import call_of
 from gen_worker.client.effects import Answer, Close, Flow, Give, LostError, Open, Pause, Read, Send
 from gen_worker.client.flows import Begun, Flows
@@ -62,6 +63,31 @@ def test_how_long_a_server_is_waited_for(lost: LostError, sends: int) -> None:
     pauses = [effect.seconds for effect in asked if isinstance(effect, Pause)]
     assert sum(pauses) <= 75
     assert max(pauses) <= 5
+
+
+STARTING = {"code": "not_ready", "error": "starting", "detail": "the platform is starting", "title": "Service Unavailable"}
+
+
+@pytest.mark.parametrize(("headers", "sends"), [({"retry-after": "1"}, 20), ({"retry-after": "0"}, 20), ({}, 20)])
+def test_a_server_that_is_starting_is_waited_for_also_without_a_key(headers: dict[str, str], sends: int) -> None:
+    unkeyed = Begun(call_of("me/e/f", {"a": 1}, {"idempotency_key": ""}))
+    state, asked = drive(flows().create(unkeyed, wait_s=20), [answer(503, STARTING, **headers)] * sends + [answer(202, RUN)])
+    assert state.run.id == "r1"
+    assert sum(isinstance(effect, Send) for effect in asked) == sends + 1
+    assert all(effect.seconds >= 0.1 for effect in asked if isinstance(effect, Pause))
+
+
+@pytest.mark.parametrize("retry_after", ["0", "1", "3600"])
+def test_a_server_that_never_has_started_is_given_up(retry_after: str) -> None:
+    patience = Patience(starting_s=10)
+    pauses: list[float] = []
+    with pytest.raises(GatewayError, match="is starting"):
+        drive(
+            Flows({}, msgspec.structs.replace(patience, on_pause=lambda seconds, _: pauses.append(seconds))).create(begun(), wait_s=20),
+            [answer(503, STARTING, **{"retry-after": retry_after})],
+        )
+    assert sum(pauses) <= 10
+    assert bool(pauses) is (retry_after != "3600")
 
 
 def test_a_run_is_made_once_and_polled_to_its_end() -> None:

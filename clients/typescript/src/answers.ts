@@ -163,6 +163,11 @@ function kindOf(status: number): typeof GatewayError {
   return status === 429 || status === 503 ? OverloadedError : GatewayError;
 }
 
+/** Whether the server refuses because it is starting. It has not acted on the request, so repeating any request is safe. */
+export function isStarting(answer: Answer): boolean {
+  return answer.status === 503 && problemIn(answer)?.error === "starting";
+}
+
 /** Seconds that a server wants to be left alone (RFC 9110, 10.2.3: seconds, or a date by the server's own clock). */
 export function retryAfterS(headers: Headers): number | undefined {
   const text = (headers.get("retry-after") ?? "").trim();

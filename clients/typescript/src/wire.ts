@@ -1,5 +1,5 @@
 /** Requests to one server, sent again where that is safe and may help. */
-import { type Answer, maybeRun, refusal } from "./answers.js";
+import { type Answer, isStarting, maybeRun, refusal } from "./answers.js";
 import { ClientError, GatewayError, UnreachableError } from "./errors.js";
 
 /** How often a request is sent again. `asking`: tries of a request that may be new to the server; `following`: of a run that was accepted. */
@@ -10,13 +10,16 @@ export interface Patience {
   maxPauseMs: number;
   /** The longest `Retry-After` that is waited for, in seconds. */
   maxAskedS: number;
+  /** How long a server that is starting is waited for, in seconds. */
+  startingS: number;
 }
 
-export const PATIENCE: Patience = { asking: 5, following: 20, firstPauseMs: 100, maxPauseMs: 5000, maxAskedS: 60 };
+export const PATIENCE: Patience = { asking: 5, following: 20, firstPauseMs: 100, maxPauseMs: 5000, maxAskedS: 60, startingS: 300 };
 
 // Statuses that pass; 520 to 524 are Cloudflare's for an origin that is down or slow.
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524]);
 const SILENCE_COUNTS = 7; // a try that took its whole time, most of a minute, is as good as so many that failed at once
+const START_PAUSE_S = 1; // between tries while the server is starting, unless it says how long
 const NEVER_SENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"]);
 
 /** What this client needs of `fetch`. */
@@ -57,6 +60,7 @@ export class Lost extends Error {
 /** Counts failures in a row and waits between them; a success ends the row. */
 export class Tries {
   private failures = 0;
+  private startingMs = 0;
   private limit: number;
 
   constructor(
@@ -87,6 +91,17 @@ export class Tries {
     if (!mayHelp || askedTooMuch || this.failures >= this.limit || !(this.request.repeatable !== false || untaken)) throw error;
     const grown = Math.min(this.patience.maxPauseMs, this.patience.firstPauseMs * 2 ** Math.min(this.failures - 1, 30));
     const pauseMs = asked === undefined ? grown * (0.5 + Math.random() / 2) : asked * 1000 * (1 + Math.random() / 10);
+    await pause(pauseMs, this.request.signal);
+  }
+
+  /** Like `after`, for an answer whose status may pass. */
+  async refused(answer: Answer): Promise<void> {
+    const error = refusal(answer);
+    if (!isStarting(answer)) return this.after(error, answer.status === 429);
+    const asked = error.retryAfterS ?? START_PAUSE_S;
+    const pauseMs = Math.max(asked * 1000 * (1 + Math.random() / 10), this.patience.firstPauseMs);
+    if (asked > this.patience.maxAskedS || this.startingMs + pauseMs > this.patience.startingS * 1000) throw error;
+    this.startingMs += pauseMs;
     await pause(pauseMs, this.request.signal);
   }
 }
@@ -120,7 +135,7 @@ export class Wire {
         continue;
       }
       if (!PASSING.has(answer.status) || maybeRun(answer) !== undefined) return answer;
-      await tries.after(refusal(answer), answer.status === 429);
+      await tries.refused(answer);
     }
   }
 
@@ -136,7 +151,7 @@ export class Wire {
         continue;
       }
       if (!PASSING.has(opened.answer.status) || maybeRun(opened.answer) !== undefined) return opened;
-      await tries.after(refusal(opened.answer), opened.answer.status === 429);
+      await tries.refused(opened.answer);
     }
   }
 

@@ -85,6 +85,15 @@ test("a request that broke is sent again under its key", async () => {
   }
 });
 
+test("a server that is starting is waited for, also without a key, but not without end", async () => {
+  const starting = says(503, { detail: "the platform is starting", code: "not_ready", error: "starting" }, { "retry-after": "0" });
+  script = [...Array.from({ length: 20 }, () => starting), says(200, RUN)];
+  assert.deepEqual(await client.run(REF, {}, { idempotencyKey: "" }), { text: "ä" });
+  const soon = new Client({ url: client.url, patience: { firstPauseMs: 10, startingS: 0.05 } });
+  script = Array.from({ length: 20 }, () => starting);
+  await assert.rejects(soon.run(REF), (error) => error instanceof OverloadedError && error.code === "not_ready");
+});
+
 test("without a key a create that broke is not sent again", async () => {
   script = [says(429, BUSY, { "retry-after": "0" }), cuts];
   await assert.rejects(client.run(REF, {}, { idempotencyKey: "" }), UnreachableError);

@@ -1,6 +1,7 @@
 """`cozyctl up` from its users' view: runs, streams, cancels, retries, releases, and wrong requests."""
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -221,45 +222,63 @@ def ports_of(pid: int) -> list[int]:
     return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
 
 
-def test_requests_are_told_to_come_again_while_it_starts(platform: PlatformProcess, project: Path, tmp_path: Path) -> None:
+def test_callers_wait_while_it_starts(platform: PlatformProcess, project: Path, tmp_path: Path) -> None:
+    """A request is told to come again, and both `cozyctl` and the clients do so by themselves."""
     release_id = platform.status()["tags"][0]["release_id"]
     platform.kill()  # the store still names it as the leader
     main, gate = project / "src" / "probe" / "main.py", tmp_path / "gate"
     main.write_text(f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists():\n    time.sleep(0.01)\n" + main.read_text())
     starting = platform.launch()
+    waiting: list[subprocess.Popen[str]] = []
     try:
 
-        def asked(path: str) -> httpx.Response | None:
+        def found_url() -> str | None:
             for port in ports_of(starting.pid):
                 try:
-                    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5, trust_env=False)
+                    if httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5, trust_env=False).status_code == 200:
+                        return f"http://127.0.0.1:{port}"
                 except httpx.HTTPError:
                     continue  # the port of its workers
             return None
 
-        found = platform.until(lambda: asked("/readyz"))
-        for path in ("/readyz", "/v1/status", "/v1/runs/run-x"):
-            found = asked(path)
-            assert found is not None
-            assert (found.status_code, found.headers["retry-after"], found.json()["code"]) == (503, "1", "not_ready"), found.text
-            assert "is starting" in found.json()["detail"]
-        live = asked("/livez")
-        assert live is not None
-        assert live.status_code == 200
-        gate.touch()
-        assert starting.stdout is not None
-        assert starting.stdout.readline()
-        ready, status = asked("/readyz"), asked("/v1/status")
-        assert ready is not None
-        assert ready.json() == {"ok": True, "role": "leader"}
-        assert status is not None
-        assert release_id in {tag["release_id"] for tag in status.json()["tags"]}
+        url = platform.until(found_url)
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+            for path in ("/readyz", "/v1/status", "/v1/runs/run-x"):
+                found = http.get(path)
+                assert (found.status_code, found.headers["retry-after"], found.json()["code"]) == (503, "1", "not_ready"), found.text
+                assert ("is starting" in found.json()["detail"], found.json()["error"]) == (True, "starting")
+            for verb in (
+                ["invoke", "local/probe/echo", "--payload", '{"text":"a"}'],
+                ["invoke", "local/probe/echo", "-i", "text=a"],
+                ["ps"],
+            ):
+                waiting.append(spawn(url, *verb))
+            said = [each.stderr.readline() for each in waiting if each.stderr is not None]
+            assert all("is starting" in line for line in said), said
+            gate.touch()
+            for each in waiting:
+                out, err = each.communicate(timeout=60)
+                assert each.returncode == 0, err
+                assert "is starting" not in err, "it is said once"
+                assert '"a"' in out or "probe" in out
+            assert starting.stdout is not None
+            assert starting.stdout.readline()
+            assert http.get("/readyz").json() == {"ok": True, "role": "leader"}
+            assert release_id in {tag["release_id"] for tag in http.get("/v1/status").json()["tags"]}
     finally:
         gate.touch()
+        for each in waiting:
+            each.kill()
+            each.communicate()
         starting.terminate()
         starting.wait(60)
         assert starting.stdout is not None
         starting.stdout.close()
+
+
+def spawn(url: str, *arguments: str) -> "subprocess.Popen[str]":
+    env = {**os.environ, "COZY_URL": url, "COLUMNS": "200"}
+    return subprocess.Popen([str(COZYCTL), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
 
 
 def test_it_ends_in_order(platform: PlatformProcess) -> None:

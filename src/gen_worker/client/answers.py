@@ -184,6 +184,12 @@ def refusal(answer: Answer, clock: Clock = SystemClock()) -> GatewayError:  # no
     )
 
 
+def is_starting(answer: Answer) -> bool:
+    """Whether the server refuses because it is starting. It has not acted on the request, so repeating any request is safe."""
+    problem = problem_in(answer) if answer.status == 503 else None
+    return problem is not None and problem.error == "starting"
+
+
 def problem_in(answer: Answer) -> _Problem | None:
     """The problem in an answer; None when it contains something else."""
     try:

@@ -79,7 +79,7 @@ class Front:
             if scope["path"] == "/livez":
                 await request.answer(200, b'{"ok":true}')
             elif self._starts:
-                raise _unavailable(STARTS)
+                raise _unavailable(STARTS, error="starting")  # clients wait for this word: nothing of the request was done
             elif scope["path"] == "/readyz":
                 await self._readyz(request)
             else:
@@ -161,8 +161,8 @@ def _only_reads(request: Request) -> bool:
     return request.scope["method"] in ("GET", "HEAD") and not has_body
 
 
-def _unavailable(why: str) -> RequestError:
-    return RequestError(503, "not_ready", why, headers={"retry-after": "1"})
+def _unavailable(why: str, error: str | None = None) -> RequestError:
+    return RequestError(503, "not_ready", why, error=error, headers={"retry-after": "1"})
 
 
 async def _refuse(request: Request, exc: RequestError) -> None:

@@ -1,7 +1,9 @@
 """The control plane's HTTP API for the verbs: JSON in and out, errors as exit statuses."""
 
+import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
@@ -11,15 +13,18 @@ import msgspec
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
-from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail
+from gen_worker.cli.output import EXIT_AUTH, EXIT_FAILED, EXIT_NOT_FOUND, EXIT_TIMEOUT, EXIT_USAGE, Verb, fail, say
 from gen_worker.client import Client, GatewayError
 from gen_worker.client.address import words_of_system
+from gen_worker.client.answers import is_starting
+from gen_worker.client.effects import Answer
 from gen_worker.client.profiles import Profile, ProfileError, Profiles
 from gen_worker.client.tries import Patience
 
 DEFAULT_OWNER = "local"
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
+START_PAUSE_S = 0.5
 READ_TIMEOUT_S = 3700.0  # the server sends something every 15 s while a run is working
 
 
@@ -76,10 +81,13 @@ class ApiVerb(Verb):
 
 
 class Api:
-    """One control plane. Blocking. `key`: by default COZY_API_KEY, or the profile's if it is for this address."""
+    """One control plane. Blocking. `key`: by default COZY_API_KEY, or the profile's if it is for this address. `starting_s`: how long
+    to wait for a platform that is starting; it has not acted on what it refuses then.
+    """
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, *, starting_s: float = Patience().starting_s) -> None:
         self._url = url.rstrip("/")
+        self._starting_s = starting_s
         if not self._url.startswith(("http://", "https://")):
             raise ApiError(
                 f"the platform's address is {url!r}; expected one such as {DEFAULT_URL} (--url, or COZY_URL)", EXIT_USAGE, "usage"
@@ -160,6 +168,21 @@ class Api:
             raise self._no_platform(f"it answers {method} {path} without JSON") from None
 
     def _ask(self, method: str, path: str, body: Any, headers: dict[str, str], query: dict[str, Any]) -> urllib3.BaseHTTPResponse:
+        began_s = time.monotonic()
+        while (answer := self._ask_once(method, path, body, headers, query)).status == 503:
+            data = answer.read()
+            waited_s = time.monotonic() - began_s
+            can_repeat = not hasattr(body, "read") or body.seekable()
+            if waited_s > self._starting_s or not can_repeat or not is_starting(Answer(503, {}, data)):
+                return urllib3.HTTPResponse(io.BytesIO(data), answer.headers, 503, preload_content=False)
+            if waited_s < START_PAUSE_S:
+                _say_starting(self._url)
+            time.sleep(START_PAUSE_S)
+            if hasattr(body, "read"):
+                body.seek(0)
+        return answer
+
+    def _ask_once(self, method: str, path: str, body: Any, headers: dict[str, str], query: dict[str, Any]) -> urllib3.BaseHTTPResponse:
         fields = {name: str(value) for name, value in query.items() if value not in (None, "")}
         suffix = "?" + "&".join(f"{name}={quoted(value)}" for name, value in fields.items()) if fields else ""
         content = {"content-type": "application/json"} if body is not None else {}
@@ -197,6 +220,12 @@ class Api:
     def _no_platform(self, why: str) -> ApiError:
         start = "Start one with: cozyctl up (another address: --url, or COZY_URL)"
         return ApiError(f"{self._url} is not a platform: {why}. {start}", EXIT_FAILED, "unexpected")
+
+
+def _say_starting(url: str) -> None:
+    verb = click.get_current_context(silent=True)
+    if verb is None or not verb.params.get("as_json"):
+        say(f"the platform at {url} is starting; waiting until it serves")
 
 
 def _why(exc: BaseException) -> str:

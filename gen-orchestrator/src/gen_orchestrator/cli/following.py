@@ -29,6 +29,7 @@ class RunView:
         self.deltas: list[Any] = []
         self._name = name
         self._quiet = quiet
+        self._is_starting = False
         self._live = LiveRun(name, stdout_of(), quiet=quiet)
         self._waiting = Waiting(look, self._note, self._live.stage)
 
@@ -66,7 +67,11 @@ class RunView:
 
     def paused(self, seconds: float, because: GatewayError) -> None:
         """The platform will be asked again later: it did not answer, or has no room for this run."""
-        if seconds >= NOTICED_S:
+        if because.code == "not_ready":  # asked every second, and said once
+            if not self._is_starting:
+                self._note(f"{because.detail.partition(';')[0]}; waiting until it serves")
+            self._is_starting = True
+        elif seconds >= NOTICED_S:
             self._note(f"{because.detail}. Trying again in {seconds:.0f} s")
 
     def _note(self, text: str) -> None:
