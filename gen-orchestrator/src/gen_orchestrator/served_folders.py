@@ -55,6 +55,7 @@ class ServedFolders:
         self._news = asyncio.Event()
         self._term: Term | None = None
         self._earlier: list[str] = []
+        self._lacking: dict[Path, str] = {}  # what was said of secrets that are not set, for each folder
         self.releases: dict[Path, Release] = {}
 
     async def watch(self) -> None:
@@ -153,7 +154,16 @@ class ServedFolders:
                 await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, PROD, release.release_id)
         if known is not None and (was_broken or known.release_id != release.release_id):
             self._show(f"{folder.name}: release {release.release_id} is served as :dev{' and :prod' if self._settings.follow else ''}")
+        self._note_secrets(term, folder, release, is_first=known is None)
         return True
+
+    def _note_secrets(self, term: Term, folder: Path, release: Release, *, is_first: bool) -> None:
+        """Report secrets that are not set: otherwise only runs that wait would say so. Once for the same secrets."""
+        lacking = term.secrets.missing(release.release_id)
+        text = f"warning: {folder.name}: {lacking}" if lacking else ""
+        if text and not is_first and text != self._lacking.get(folder):
+            self._show(text)
+        self._lacking = {**{each: said for each, said in self._lacking.items() if each != folder}, **({folder: text} if text else {})}
 
     def _launch(self, term: Term, release: Release, taken: Snapshot | None) -> None:
         """Register how to start workers of a release; `taken`: its source, None when it is an image."""
@@ -175,8 +185,10 @@ class ServedFolders:
         )
 
     def tell_of_earlier(self) -> None:
-        """Report which releases of earlier starts are served besides those of the folders, and which cannot be. Once, after the start."""
-        told, self._earlier = self._earlier, []
+        """Report which releases of earlier starts are served besides those of the folders, and which cannot be; and which
+        folders wait for a secret. Once, after the start.
+        """
+        told, self._earlier = [*self._lacking.values(), *self._earlier], []
         for text in told:
             self._show(text)
 

@@ -167,7 +167,7 @@ class Term:
         metrics.follow_webhooks(self._webhooks.outcomes)
         keys = self._access_keys = Keys(store, clock.unix_s)
         vault = Vault(store, Vault.key_of(settings.data), keys, clock.unix_s)
-        hidden = ReleaseSecrets(registry, vault)
+        hidden = self.secrets = ReleaseSecrets(registry, vault)
         models = self._models = ModelStore(settings.data / "models", calendar.earliest_s)
         self._mirror = open_mirror(settings.mirror, models, settings.data / "models" / "incoming", log)
         self.gateway = Gateway(
@@ -222,7 +222,7 @@ class Term:
         self._children = ChildRuns(self.dispatcher, log)
         self._shadows = Shadows(self.registry, self.dispatcher, store, files, keys, fitness.paused, wake, clock.unix_s, log, on_tag_moved)
         prepare = Readiness(self.keeper, self.pool, self.registry, clock).prepare
-        releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved)
+        releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved, hidden.unset)
         rooms = Rooms(
             runs,
             SessionRoutes(runs, self.dispatcher, keys, settings.hosts, log, idle_s=kept.gen_orchestrator_session_idle_s),

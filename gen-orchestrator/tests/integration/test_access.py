@@ -228,8 +228,15 @@ def test_login_keeps_a_key_for_the_other_verbs(keyed: Keyed, tmp_path: Path) -> 
     assert made.stdout.startswith("cz_")
     assert verb("keys", "list", COZY_API_KEY=made.stdout.strip()).returncode == 4, "the environment's key is used, and may not"
     assert "ci" in verb("keys", "list").stdout
-    assert verb("keys", "revoke", made.stdout.split("_")[1]).returncode == 0
-    assert "key.revoked" in verb("keys", "audit").stdout
+    key_id = made.stdout.split("_")[1]
+    for arguments in (("revoke", "ci"), ("set", "ci", "--rate", "1/s")):
+        by_name = verb("keys", *arguments)
+        assert (by_name.returncode, f"'ci' is the name of a key; use its id: {key_id}" in by_name.stderr) == (3, True), by_name
+    assert verb("keys", "revoke", key_id).returncode == 0
+    assert "use its id" not in verb("keys", "revoke", "ci").stderr, "that key is revoked already"
+    head, *rows = verb("keys", "audit", COLUMNS="160").stdout.splitlines()
+    assert head.split() == ["when", "(UTC)", "who", "what", "owner", "of", "details"]
+    assert any("key.revoked" in row for row in rows)
     assert verb("profile", "switch", "nobody").returncode == 3
     assert verb("logout").returncode == 0
     assert verb("ps", "--url", keyed.platform.url).returncode == 4

@@ -48,11 +48,40 @@ def test_the_first_release_is_prod_and_later_ones_wait(platform: PlatformProcess
     assert greet(platform, "first") == "hello you", "publishing moves nothing"
     assert verb(platform, "promote", build["release_id"]).returncode == 0
     assert greet(platform, "first") == "hi you"
-    assert verb(platform, "publish", "--folder", str(folder), "--json").stdout != "", "the same again"
+    assert build["existed"] is False
+    same = json.loads(verb(platform, "publish", "--folder", str(folder), "--json").stdout)
+    assert (same["existed"], same["release_id"]) == (True, build["release_id"]), "the same again"
+    again = verb(platform, "publish", "--folder", str(folder), "-m", "is it new?")
+    assert f"release {build['release_id']} existed already: its files are the same" in again.stderr, again
+    assert "the release has no message, and releases never change: 'is it new?' is kept with the build alone" in again.stderr
     assert len(platform.http.get("/v1/releases", params={"endpoint": "first"}).json()["data"]) == 2, "is the same release"
     assert "the first" in verb(platform, "releases", "local/first").stdout
     kept = [path for path in (platform.data / "releases").rglob("*") if path.name == ".env" and "first" in str(list(path.parent.iterdir()))]
     assert kept == [], "files of secrets stay with the author"
+
+
+def test_secrets_that_are_not_set_are_named_with_the_command_that_sets_them(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "hidden", "hidden")
+    with (folder / "cozy.toml").open("a") as file:
+        file.write('\n[secrets]\nFIRST = "of one service"\nSECOND = "of another"\n')
+    assert verb(platform, "publish", str(folder), "--json").returncode == 0
+    assert platform.http.put("/v1/endpoints/local/hidden/secrets/FIRST", json={"value": "long enough"}).status_code == 200
+    done = verb(platform, "publish", str(folder))
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    assert warnings == ["warning: no worker of it starts before SECOND is set: cozyctl secrets set local/hidden SECOND"], done
+    assert json.loads(verb(platform, "publish", str(folder), "--json").stdout)["unset_secrets"] == ["SECOND"]
+    assert platform.http.put("/v1/endpoints/local/hidden/secrets/SECOND", json={"value": "long enough"}).status_code == 200
+    assert "warning" not in verb(platform, "publish", str(folder)).stderr
+    assert greet(platform, "hidden") == "hello you"
+
+
+def test_a_rollback_that_moves_nothing_is_an_error(platform: PlatformProcess, tmp_path: Path) -> None:
+    assert verb(platform, "publish", str(write_hello(tmp_path / "alone", "alone"))).returncode == 0
+    done = verb(platform, "rollback", "local/alone")
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert "greet:prod has no earlier release that still exists: it stays at alone-" in done.stderr
+    as_json = verb(platform, "rollback", "local/alone", "--json")
+    assert (as_json.returncode, json.loads(as_json.stdout)["code"], as_json.stderr) == (1, "conflict", "")
 
 
 def test_broken_code_is_told_to_its_author_and_serves_nobody(platform: PlatformProcess, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_invoke_prints_the_output_and_reads_fields_by_their_types(platform: Plat
     done = verb(platform, "invoke", "local/probe/echo", "-i", "text=12", "-i", "times=3")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["text"] == "12"
+    assert "starting" not in done.stderr, "a worker that is there starts nothing"
     whole = verb(platform, "invoke", "local/probe/echo", "--payload", "-", "--json", text='{"text": "x"}')
     assert json.loads(whole.stdout)["output"]["text"] == "x"
 

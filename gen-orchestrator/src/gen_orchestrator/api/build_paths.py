@@ -8,6 +8,7 @@ _BUILD = object_of(
     "build_id owner status message endpoint release_id error created_at finished_at",
     **dict.fromkeys(("build_id", "owner", "message", "endpoint", "release_id", "error"), TEXT),
     status={"type": "string", "enum": ["queued", "running", "succeeded", "failed", "canceled"]},
+    existed={"type": "boolean"},
     created_at={"type": "number"},
     finished_at={"type": "number"},
 )

@@ -121,7 +121,12 @@ class KeyRoutes:
         caller, key_id = caller_of(request), request.parts["key_id"]
         key = self._keys.get(key_id)
         if key is None or not caller.sees(key.owner):
-            known = [each.key_id for each in self._keys.list(caller.own())]
+            there = self._keys.list(caller.own())
+            if named := [each.key_id for each in there if each.name == key_id and not each.revoked_at]:
+                ids = " and ".join(named[:5])
+                what = "the name of a key; use its id" if len(named) == 1 else f"the name of {len(named)} keys; use the id of one"
+                raise RequestError(404, "not_found", f"{key_id[:60]!r} is {what}: {ids}", error="unknown_key")
+            known = [each.key_id for each in there]
             raise absent("key", key_id[:60], known, "cozyctl keys list", "unknown_key")
         return key
 

@@ -52,7 +52,10 @@ class RunView:
             case "status":
                 self.run_id = data["run_id"]
                 again = f", attempt {data['attempt']}" if data.get("attempt", 0) > 1 and data["status"] != "queued" else ""
-                self._live.step(f"{data['status']}{again}")
+                if data["status"] == "starting" and not again:  # a worker has it; where that takes time, its model says so
+                    self._live.stage(data["status"])
+                else:
+                    self._live.step(f"{data['status']}{again}")
                 if data["status"] == "queued" and not self._quiet:
                     self._waiting.begin(self.run_id)
             case "restart":

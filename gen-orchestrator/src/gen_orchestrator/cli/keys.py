@@ -158,9 +158,11 @@ def audit(limit: int, url: str, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
+    shown = table(Column("when (UTC)", no_wrap=True), Column("who", no_wrap=True), Column("what", no_wrap=True), "owner", "of", "details")
     for row in found["data"]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
-        print_line(f"{when}  {row['actor']:<18}  {row['action']:<12}  {row['owner']}: {row['subject']}  {row['detail']}".rstrip())
+        shown.add_row(when, row["actor"], row["action"], row["owner"], row["subject"], row["detail"])
+    print_tables(shown, none="nothing has been published, promoted, created or revoked yet")
     return 0
 
 

@@ -60,18 +60,25 @@ def publish(folder: str, message: str, builder: str | None, image: str, url: str
         return fail(str(exc), EXIT_FAILED, as_json=as_json, code="validation")
     except KeyboardInterrupt:
         return _stop(api, build, as_json=as_json)
-    if as_json:
-        print_json(build)
-        return 0 if build["status"] == "succeeded" else EXIT_FAILED
     if build["status"] != "succeeded":
+        if as_json:
+            print_json(build)
+            return EXIT_FAILED
         say(f"the build {build['status'].replace('succeeded', '')}; its log: cozyctl builds logs {build['build_id']}")
         return EXIT_FAILED
-    print_line(build["release_id"])
     try:
-        tags = api.get(api_path("releases", build["release_id"]))["tags"]
+        release = api.get(api_path("releases", build["release_id"]))
     except ApiError:
-        tags = []
-    name = f"{build['owner']}/{build['endpoint']}"
+        release = {}
+    name, tags, unset = f"{build['owner']}/{build['endpoint']}", release.get("tags", []), release.get("unset_secrets", [])
+    if as_json:
+        print_json({**build, "unset_secrets": unset})
+        return 0
+    print_line(build["release_id"])
+    if build.get("existed"):
+        _say_existed(build, release)
+    for secret in unset:
+        say(f"warning: no worker of it starts before {secret} is set: cozyctl secrets set {name} {secret}")
     if tags:
         say(f"it is {', '.join(tags)}. Try it: cozyctl invoke {name}/{tags[0].removesuffix(':prod')}")
     else:
@@ -148,6 +155,13 @@ def pack(root: Path, into: IO[bytes]) -> int:
             with path.open("rb") as file:
                 archive.addfile(member, file)
     return into.tell()
+
+
+def _say_existed(build: dict[str, Any], release: dict[str, Any]) -> None:
+    """Where the message is, if the same files were published before: a release never changes, and keeps the message that it has."""
+    if build["message"] not in ("", release.get("message")):
+        of_it = f"has the message {release['message']!r}" if release.get("message") else "has no message"
+        say(f"the release {of_it}, and releases never change: {build['message']!r} is kept with the build alone (cozyctl builds list)")
 
 
 def _stop(api: Api, build: dict[str, Any], *, as_json: bool) -> int:

@@ -11,7 +11,7 @@ from gen_orchestrator.cli.gate_results import print_results
 from gen_orchestrator.cli.release_names import RELEASE, no_tag, release_named, split_function
 from gen_orchestrator.cli.shown import age, bytes_of, print_tables, table
 from gen_orchestrator.domain.pruning import MAX_KEEP
-from gen_worker.cli.output import EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, json_option, print_json, print_line, say
 from gen_worker.names import did_you_mean
 
 
@@ -156,7 +156,7 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
     the canary, and no tag moves."""
     owner, name, function = split_function(endpoint)
     api = Api(url)
-    moved = []
+    moved, stays = [], []
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=function)["data"]
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
@@ -170,12 +170,16 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
         there = [old["release_id"] for old in history if "deleted_at" not in old]
         before = wanted or next((release_id for release_id in there if release_id != each["release_id"]), None)
         if before is None:
-            say(f"{each['function']}:{tag} has no earlier release that still exists: it stays at {each['release_id']}")
+            stays.append(f"{each['function']}:{tag} has no earlier release that still exists: it stays at {each['release_id']}")
             continue
         body = {"release_id": before, "expected": each["release_id"], "now": now, "skip_gates": True}
         moved.append(api.put(_tag_path(each), body))
         if not as_json:
             _tell(moved[-1])
+    if not moved:  # a script that rolls back must notice that callers still get the same release
+        return fail(f"{'; '.join(stays)}. See: cozyctl tags {endpoint} --history", EXIT_FAILED, as_json=as_json, code="conflict")
+    for text in stays:
+        say(text)
     if as_json:
         print_json({"data": moved})
     return 0

@@ -168,7 +168,10 @@ def _picture(platform: "Platform") -> Group:
         models = (", ".join(tiers["vram"]) or "-", str(len(tiers["host"])), str(len(tiers["disk"])))
         workers.add_row(worker.worker_id, worker.state, str(len(worker.runs)), *models)
     paused = [Text(f"{release_id} is paused: {why}", style="yellow") for release_id, why in term.fitness.paused.items()]
-    failures = [Text(f"{release_id}: its worker crashed: {text[-600:]}", style="red") for release_id, text in term.keeper.failures.items()]
+    failures = [
+        Text(f"{release_id}: its worker crashed or was not started: {text[-600:]}", style="red")
+        for release_id, text in term.keeper.failures.items()
+    ]
     trouble = [Text(term.trouble, style="bold red")] if term.trouble else []
     disk = term.disk.known()
     if disk is not None and disk.is_nearly_full:

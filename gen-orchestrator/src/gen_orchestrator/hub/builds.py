@@ -34,8 +34,9 @@ ARCHIVE = "source.tar.gz"
 
 
 class Build(msgspec.Struct, kw_only=True):
-    """A build as the API shows it. `image` is the published image, empty for a project's source. `created_at` and
-    `finished_at` are unix seconds; `finished_at` is 0 until it is over.
+    """A build as the API shows it. `image` is the published image, empty for a project's source. `existed`: an earlier
+    build had published the same files, and nothing new was made. `created_at` and `finished_at` are unix seconds;
+    `finished_at` is 0 until it is over.
     """
 
     build_id: str
@@ -47,6 +48,7 @@ class Build(msgspec.Struct, kw_only=True):
     endpoint: str = ""
     release_id: str = ""
     error: str = ""
+    existed: bool = False
     created_at: float = 0.0
     finished_at: float = 0.0
 
@@ -230,10 +232,12 @@ class Builds:
                 if builder is None:
                     raise BuildFailedError(f"this platform no longer has the builder {build.builder!r}: {', '.join(self.builders)}")
                 built = await builder.build(Order(owner=build.owner, source=source, image=build.image), say)
+                before = {each.release_id for each in self._registry.releases(build.owner)}
                 release = await asyncio.to_thread(self._registry.add, build.owner, built.manifest, built.source, build.message)
+                build.existed = release.release_id in before
                 build.endpoint, build.release_id = release.endpoint, release.release_id
                 await asyncio.to_thread(self._tag_new, build)
-                say(f"release {release.release_id}")
+                say(f"release {release.release_id}{' existed already: its files are the same' if build.existed else ''}")
             except (ArchiveError, BuildFailedError, NotFoundError, msgspec.DecodeError) as exc:
                 build.error = str(exc)
                 say(f"error: {exc}")

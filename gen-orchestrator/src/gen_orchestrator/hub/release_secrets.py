@@ -41,16 +41,21 @@ class ReleaseSecrets:
         release = self._registry.release(release_id)
         return self._vault.environment(release.owner, release.endpoint, names)
 
-    def missing(self, release_id: str) -> str:
-        """What must be set before a worker of this release can start, as text for people; empty when nothing is missing."""
+    def unset(self, release_id: str) -> list[str]:
+        """The secrets that must be set before a worker of this release can start."""
         names = self.declared(release_id)
         if not names:
+            return []
+        release = self._registry.release(release_id)
+        return list(self._vault.missing(release.owner, release.endpoint, names))
+
+    def missing(self, release_id: str) -> str:
+        """The same as text for people; empty when nothing is missing."""
+        lacking = self.unset(release_id)
+        if not lacking:
             return ""
         release = self._registry.release(release_id)
         where = f"{release.owner}/{release.endpoint}"
-        lacking = self._vault.missing(release.owner, release.endpoint, names)
-        if not lacking:
-            return ""
         listed = f"secret {lacking[0]} is" if len(lacking) == 1 else f"secrets {', '.join(lacking)} are"
         commands = "; ".join(f"cozyctl secrets set {where} {name}" for name in lacking[:3])
         return f"the {listed} declared in cozy.toml but not set for {where}, so no worker was started. Set with: {commands}"
