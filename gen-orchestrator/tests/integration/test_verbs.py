@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from platform_process import COZYCTL, PlatformProcess
 
-from gen_worker.cli.main import ELSEWHERE
+from gen_worker.cli.main import ELSEWHERE, verbs
+from gen_worker.cli.sections import OTHERS
 
 
 def verb(platform: PlatformProcess, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -148,9 +149,17 @@ def test_runs_of_a_function_by_its_whole_name(platform: PlatformProcess) -> None
 
 def test_every_verb_of_this_distribution_is_known_without_it() -> None:
     added = {point.name for point in entry_points(group="gen_worker.cli") if point.value.startswith("gen_orchestrator")}
-    assert set(ELSEWHERE) <= added
-    helped = subprocess.run([str(COZYCTL), "--help"], capture_output=True, text=True, timeout=60, check=True)
-    assert "..." not in helped.stdout.partition("Commands:")[2]
+    assert set(ELSEWHERE) == added - {"doctor"}  # without this distribution `doctor` is `check`
+    helped = subprocess.run(
+        [str(COZYCTL), "--help"], capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "COLUMNS": "80"}
+    )
+    listed = helped.stdout.partition("Write functions:")[2]
+    assert "..." not in listed
+    assert OTHERS not in listed, "each verb of ours has a section"
+    assert {line.split()[0] for line in listed.splitlines() if line.startswith("  ")} == set(verbs()), (
+        "a line for each, and no line is broken"
+    )
+    assert max(map(len, listed.splitlines())) <= 80
 
 
 def test_what_is_wrong_is_said_with_the_right_status(platform: PlatformProcess) -> None:

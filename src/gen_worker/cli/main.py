@@ -11,6 +11,7 @@ import msgspec
 
 from gen_worker import __version__
 from gen_worker.cli.output import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from gen_worker.cli.sections import SECTIONS, in_sections
 from gen_worker.leaving import Interruption, finish, interrupted_once
 from gen_worker.log import Log
 from gen_worker.names import did_you_mean
@@ -34,35 +35,14 @@ MAX_SHORT_HELP = 200  # the first sentence of a verb's help is shown whole
 ALIASES = {"doctor": "check", "call": "invoke"}
 ADDED_VERBS = "gen_worker.cli"  # entry points by which other distributions add verbs; gen-orchestrator adds `up`
 # Verbs of another distribution, and which one to install for them.
-ELSEWHERE = dict.fromkeys(
-    (
-        *(
-            "up",
-            "publish",
-            "builds",
-            "releases",
-            "tags",
-            "promote",
-            "rollback",
-            "diff",
-            "invoke",
-            "runs",
-            "ps",
-            "rm",
-            "logs",
-            "drain",
-            "workers",
-        ),
-        *("golden", "gates", "login", "logout", "profile", "keys", "secrets"),
-    ),
-    "gen-orchestrator",
-)
+ELSEWHERE = {name: "gen-orchestrator" for section in SECTIONS.values() for name in section if name not in VERBS and name not in ALIASES}
 
 
 def verbs() -> dict[str, str | EntryPoint]:
-    """Every verb: the module of one of ours, the entry point of an added one."""
-    added: dict[str, str | EntryPoint] = {point.name: point for point in entry_points(group=ADDED_VERBS)}
-    return {name: module for name, (module, _) in VERBS.items()} | {name: added[name] for name in sorted(added) if name not in VERBS}
+    """Every verb, in the order in which they are shown: the module of one of ours, the entry point of an added one."""
+    found: dict[str, str | EntryPoint] = {point.name: point for point in entry_points(group=ADDED_VERBS)}
+    found |= {name: module for name, (module, _) in VERBS.items()}
+    return {name: found[name] for section in in_sections(found).values() for name in section}
 
 
 def _verb_of(name: str) -> str:
@@ -97,12 +77,21 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, text) for name, (_, text) in VERBS.items()]
-        rows += [
-            (name, found.load().get_short_help_str(MAX_SHORT_HELP)) for name, found in verbs().items() if isinstance(found, EntryPoint)
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        known = verbs()
+        width = max(map(len, known))
+        for title, names in in_sections(known).items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), _short_help(name, known[name])) for name in names])
+        if "up" not in known:
+            formatter.write_paragraph()
+            formatter.write_text("The platform's commands come with gen-orchestrator. In a clone: pip install ./gen-orchestrator")
+
+
+def _short_help(name: str, verb: str | EntryPoint) -> str:
+    if isinstance(verb, EntryPoint):
+        text: str = verb.load().get_short_help_str(MAX_SHORT_HELP)
+        return text
+    return VERBS[name][1]
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

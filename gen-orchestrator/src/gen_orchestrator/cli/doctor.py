@@ -18,7 +18,7 @@ from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_li
 from gen_worker.project.cozy_toml import find_cozy_toml
 
 
-@click.command("doctor", cls=ApiVerb)
+@click.command("doctor", cls=ApiVerb, short_help="Check the project and the platform's disk use.")
 @folder_option(positional=True)
 @click.option("--data", type=click.Path(path_type=Path), help="A data folder, read without its platform.")
 @url_option

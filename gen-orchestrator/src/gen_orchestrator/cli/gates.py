@@ -13,7 +13,7 @@ from gen_orchestrator.cli.shown import age, print_tables, table
 from gen_worker.cli.output import EXIT_FAILED, json_option, print_json, print_line, say
 
 
-@click.group("golden")
+@click.group("golden", short_help="Keep requests whose output must not change.")
 def golden() -> None:
     """Golden requests: runs with the right output. Each release must give it again before it is promoted."""
 
@@ -91,7 +91,7 @@ def run(release: str, functions: tuple[str, ...], url: str, as_json: bool) -> in
     return 0 if found["passed"] else EXIT_FAILED
 
 
-@click.command("gates", cls=ApiVerb)
+@click.command("gates", cls=ApiVerb, short_help="Show the results of a release's gates.")
 @click.argument("release", metavar=RELEASE)
 @url_option
 @json_option

@@ -18,7 +18,7 @@ concurrency_option = click.option("--concurrency", metavar="RUNS", help="Budget 
 gpu_option = click.option("--gpu-seconds", metavar="SECONDS/UNIT", help="Budget of GPU seconds per day or month: 3600/d, 50000/month.")
 
 
-@click.group("keys")
+@click.group("keys", short_help="Create, limit and revoke keys; read the audit log.")
 def command() -> None:
     """Create, list, limit and revoke keys of the platform; read its audit log."""
 

@@ -14,7 +14,7 @@ from gen_worker.names import did_you_mean
 LOOK_S = 0.5
 
 
-@click.command("logs", cls=ApiVerb)
+@click.command("logs", cls=ApiVerb, short_help="Print or follow the logs of workers.")
 @click.argument("target", required=False, default="", metavar="[OWNER/ENDPOINT[/FUNCTION[:TAG]] | WORKER]")
 @click.option("-f", "--follow", is_flag=True, help="Follow until Ctrl-C, with workers that join meanwhile.")
 @url_option

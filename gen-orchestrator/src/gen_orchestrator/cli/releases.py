@@ -94,7 +94,7 @@ def tags(endpoint: str | None, history: bool, url: str, as_json: bool) -> int:
     return 0
 
 
-@click.command("promote", cls=ApiVerb)
+@click.command("promote", cls=ApiVerb, short_help="Point a tag at a release.")
 @click.argument("release", metavar=RELEASE)
 @function_option
 @tag_option
@@ -144,7 +144,7 @@ def promote(
     return 0
 
 
-@click.command("rollback", cls=ApiVerb)
+@click.command("rollback", cls=ApiVerb, short_help="Point a tag back at its previous release.")
 @click.argument("endpoint", metavar="OWNER/ENDPOINT[/FUNCTION]")
 @click.option("--now", is_flag=True, help="Move the tag even before a worker of the release is ready.")
 @click.option("--to", "wanted", metavar=RELEASE, help="Release to go back to. By default the one the tag pointed at before.")
@@ -185,7 +185,7 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
     return 0
 
 
-@click.command("diff", cls=ApiVerb)
+@click.command("diff", cls=ApiVerb, short_help="Show what a release changes for callers.")
 @click.argument("old", metavar=RELEASE)
 @click.argument("new", metavar=RELEASE)
 @url_option

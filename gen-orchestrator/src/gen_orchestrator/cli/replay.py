@@ -16,7 +16,7 @@ FORMAT = "gen-orchestrator run"
 _TIMINGS = ("queued_ms", "model_ms", "inference_ms", "upload_ms", "total_ms")
 
 
-@click.command("replay", cls=ApiVerb)
+@click.command("replay", cls=ApiVerb, short_help="Repeat an exported run and compare.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--release", metavar=RELEASE, help="Release to run. By default the one that ran, else the one that prod points at here.")
 @click.option(

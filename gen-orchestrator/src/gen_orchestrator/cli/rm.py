@@ -10,7 +10,7 @@ from gen_worker.cli.output import json_option, print_json, print_line, say
 from gen_worker.texts import counted
 
 
-@click.command("rm", cls=ApiVerb)
+@click.command("rm", cls=ApiVerb, short_help="Take an endpoint out of service.")
 @click.argument("endpoint", metavar="OWNER/ENDPOINT")
 @url_option
 @json_option

@@ -14,7 +14,7 @@ from gen_orchestrator.cli.shown import age
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, json_option, print_json, print_line, say
 
 
-@click.group("shadow")
+@click.group("shadow", short_help="Repeat real runs on another release and compare.")
 def shadow() -> None:
     """Shadow runs: repeat a share of a tag's runs on another release and compare the outputs. Callers notice nothing."""
 

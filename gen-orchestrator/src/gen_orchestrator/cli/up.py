@@ -51,7 +51,7 @@ def builder_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--builder", type=click.Choice(BUILDERS), default=BUILDERS[0], show_default=True, help=text)(engine(command))
 
 
-@click.command("up")
+@click.command("up", short_help="Start the platform on this machine.")
 @click.argument("folders", nargs=-1, metavar="[FOLDER ...]")
 @click.option("--listen", default=DEFAULT_LISTEN, show_default=True, metavar="HOST:PORT", help="Where the HTTP API listens.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder for all state. Default: ~/.local/share/cozy/up")

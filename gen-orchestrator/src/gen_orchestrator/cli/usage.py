@@ -10,7 +10,7 @@ from gen_worker.cli.output import json_option, print_json, say
 from gen_worker.texts import counted
 
 
-@click.command("usage", cls=ApiVerb)
+@click.command("usage", cls=ApiVerb, short_help="Show GPU and CPU seconds, model bytes and cost.")
 @click.option("--from", "first", metavar="DAY", help="First day, such as 2026-11-01. By default the first of the month.")
 @click.option("--to", "last", metavar="DAY", help="Last day, included. By default today. Days are in UTC.")
 @click.option("--by", type=click.Choice(["day", "key", "function"]), default="day", show_default=True)
