@@ -47,6 +47,12 @@ class RetryableError(WorkerError):
     retryable = True
 
 
+class StorageError(RetryableError):
+    """The place where runs save their files has no room left; there may be room later. The worker is not at fault."""
+
+    code = "storage"
+
+
 class ResourceError(WorkerError):
     """The machine lacks something that this run needs (memory, disk)."""
 

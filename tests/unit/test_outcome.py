@@ -15,6 +15,7 @@ from gen_worker.errors import (
     MissingExtraError,
     ResourceError,
     RetryableError,
+    StorageError,
     ValidationError,
     WorkerError,
 )
@@ -50,6 +51,7 @@ class OutOfMemoryError(RuntimeError):
         (msgspec.ValidationError("Expected"), "validation", False, "Expected", 400),
         (RetryableError(), "retryable", True, "retryable error", 503),
         (ResourceError("disk"), "resource", False, "disk", 503),
+        (StorageError("no room"), "retryable", True, "no room", 507),
         (DiskFullError("disk_full: 2 GB more"), "resource", True, "disk_full: 2 GB more", 507),
         (
             OSError(errno.ENOSPC, "No space left on device", "/secret"),

@@ -25,6 +25,7 @@ from gen_worker.errors import (
     OutputError,
     ResourceError,
     RetryableError,
+    StorageError,
     ValidationError,
     WorkerError,
 )
@@ -220,7 +221,7 @@ def error_of(outcome: "Outcome") -> WorkerError:
     return kind(text)
 
 
-_BY_CODE: dict[str, type[WorkerError]] = {kind.code: kind for kind in (DeadlineError, OutputError, DiskFullError)}
+_BY_CODE: dict[str, type[WorkerError]] = {kind.code: kind for kind in (DeadlineError, OutputError, DiskFullError, StorageError)}
 _BY_TYPE: dict[str, type[WorkerError]] = {
     kind.error_type: kind for kind in (RetryableError, ResourceError, CanceledError, FatalError, AuthError)
 }

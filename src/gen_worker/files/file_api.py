@@ -14,7 +14,7 @@ import httpcore
 import msgspec
 
 from gen_worker.contract.files import FILE_ROUTE, OWNER_HEADER, SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
-from gen_worker.errors import AuthError, RetryableError, ValidationError
+from gen_worker.errors import AuthError, FatalError, RetryableError, StorageError, ValidationError
 from gen_worker.names import whole_number
 from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries, RetryPolicy, asked_s
 from gen_worker.shared_files import open_own
@@ -24,8 +24,13 @@ T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # between two pieces; a large file may take longer in all
-RETRIES = RetryPolicy(tries=3, first_pause_s=0.5, max_asked_s=30.0)  # short, because a run and its caller wait
+TRIES = 3  # few, because a run and its caller wait
+TRIES_WHILE_AWAY = 7  # about 20 s: a platform that restarts costs no run that has computed for minutes
+RETRIES = RetryPolicy(tries=TRIES_WHILE_AWAY, first_pause_s=0.5, max_asked_s=30.0)
+AWAY = frozenset({503})
+FULL = 507
 MAX_ANSWER_BYTES = 64 << 10
+MAX_SAID_CHARS = 400
 
 Body = Callable[[], Iterator[bytes]]
 
@@ -63,7 +68,7 @@ class FileApi:
             with self._request("POST" if create else "PUT", ref, headers, body()) as (status, fields, response):
                 if create and status == 409:
                     raise FileApiError(f"output path {ref[:200]!r} already exists (HTTP 409)", status)
-                self._check(status, fields, f"saving {ref[:200]!r}")
+                self._check(status, fields, response, f"saving {ref[:200]!r}")
                 return _saved(_read(response, MAX_ANSWER_BYTES))
 
         return self._with_retries(attempt, f"saving {ref[:200]!r}")
@@ -72,8 +77,8 @@ class FileApi:
         """Facts about a file; `ValidationError` when it does not exist."""
 
         def attempt() -> SavedFile:
-            with self._request("HEAD", ref) as (status, fields, _):
-                self._check(status, fields, f"input {ref[:200]!r}", is_input=True)
+            with self._request("HEAD", ref) as (status, fields, response):
+                self._check(status, fields, response, f"input {ref[:200]!r}", is_input=True)
                 size = fields.get(SIZE_HEADER) or fields.get("content-length") or ""
                 sha256 = fields.get(SHA256_HEADER, "").lower()
                 return SavedFile(
@@ -90,7 +95,7 @@ class FileApi:
 
         def attempt() -> int:
             with self._request("GET", ref) as (status, fields, response):
-                self._check(status, fields, f"input {ref[:200]!r}", is_input=True)
+                self._check(status, fields, response, f"input {ref[:200]!r}", is_input=True)
                 size_bytes = 0
                 with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
                     for chunk in response.iter_stream():
@@ -113,13 +118,23 @@ class FileApi:
             tries += 1
             try:
                 return attempt()
-            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
+            except httpcore.ConnectError as exc:
                 raise PassingError(str(exc) or type(exc).__name__) from exc
+            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as exc:
+                failed: PassingError | HttpError = PassingError(str(exc) or type(exc).__name__)
+                failed.__cause__ = exc
+            except (PassingError, HttpError) as exc:
+                if isinstance(exc, HttpError) and exc.status in AWAY:
+                    raise
+                failed = exc
+            if tries >= TRIES:
+                raise _given_up(what, tries, failed) from failed
+            raise failed
 
         try:
             return self._retries.call(one_try, threading.Event().wait)
         except (PassingError, HttpError) as exc:
-            raise RetryableError(f"{what} failed in {counted(tries, 'try', 'tries')}: {exc}") from exc
+            raise _given_up(what, tries, exc) from exc
 
     def _request(
         self, method: str, ref: str, headers: list[tuple[str, str]] | None = None, content: Iterator[bytes] | None = None
@@ -129,16 +144,34 @@ class FileApi:
             fields.append((OWNER_HEADER, self._owner))
         return _Exchange(method, f"{self._base}{FILE_ROUTE}{quoted_ref(ref)}", fields + (headers or []), content)
 
-    def _check(self, status: int, fields: Mapping[str, str], what: str, *, is_input: bool = False) -> None:
+    def _check(self, status: int, fields: Mapping[str, str], response: httpcore.Response, what: str, *, is_input: bool = False) -> None:
         if 200 <= status < 300:
             return
         if status in (401, 403):
             raise AuthError(f"{what} was refused with HTTP {status}: the run's file_token is not accepted")
-        if status in PASSING:
-            raise HttpError(status, self._host, asked_s(status, fields, self._retries.clock))
         if is_input and status in (404, 410, 413):
             raise ValidationError(f"{what}: the file API has no such file for this run (HTTP {status})")
-        raise FileApiError(f"{what} failed with HTTP {status}", status)
+        said = _detail(response)
+        if status == FULL:
+            raise _NoRoomError(said, asked_s(status, fields, self._retries.clock))
+        if status in PASSING:
+            raise HttpError(status, self._host, asked_s(status, fields, self._retries.clock), said)
+        told = f" with HTTP {status}" + (f": {said}" if said else "")
+        if status == 413:  # a limit, not a fault of this worker
+            raise FatalError(f"{what} was refused{told}")
+        raise FileApiError(f"{what} failed{told}", status)
+
+
+class _NoRoomError(PassingError):
+    """The file API has no room left."""
+
+    def __init__(self, said: str, asked_s: float | None) -> None:
+        super().__init__(f"there is no room left for it (HTTP {FULL})" + (f": {said}" if said else ""))
+        self.asked_s = asked_s
+
+
+def _given_up(what: str, tries: int, exc: Exception) -> RetryableError:
+    return (StorageError if isinstance(exc, _NoRoomError) else RetryableError)(f"{what} failed in {counted(tries, 'try', 'tries')}: {exc}")
 
 
 class _Exchange:
@@ -180,6 +213,18 @@ def _read(response: httpcore.Response, max_bytes: int) -> bytes:
         if len(data) > max_bytes:
             return b""
     return data
+
+
+class _Refusal(msgspec.Struct):
+    detail: str = ""
+
+
+def _detail(response: httpcore.Response) -> str:
+    """What a refusal says for people (RFC 9457); empty if it says nothing that can be read."""
+    try:
+        return msgspec.json.decode(_read(response, MAX_ANSWER_BYTES), type=_Refusal).detail[:MAX_SAID_CHARS]
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, RecursionError):
+        return ""
 
 
 def _saved(body: bytes) -> SavedFile:

@@ -16,6 +16,7 @@ _STATUSES = {
     "canceled": 409,
     "unprocessable": 422,
     "retryable": 503,
+    "storage": 507,
     "resource": 503,
     "out_of_memory": 503,
     "disk_full": 507,

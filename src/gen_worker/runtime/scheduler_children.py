@@ -67,6 +67,7 @@ _TYPES = {
     "out_of_memory": "resource",
     "not_found": "validation",
     "overloaded": "retryable",
+    "storage": "retryable",
     "budget_exhausted": "retryable",
 }
 

@@ -93,7 +93,7 @@ def _handler(owner: FileServer) -> type[BaseHTTPRequestHandler]:
             ref = unquote(split.removeprefix(FILE_ROUTE))
             owner.requests.append((self.command, ref))
             if owner.fail_with:
-                self._answer(owner.fail_with.pop(0), {"error": "asked for"})
+                self._answer(owner.fail_with.pop(0), {"detail": "asked for"})
                 return None
             given = self.headers.get("authorization", "")
             if owner.token and not hmac.compare_digest(given, f"Bearer {owner.token}"):

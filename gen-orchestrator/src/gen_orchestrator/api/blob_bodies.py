@@ -100,7 +100,8 @@ async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: 
 def not_kept(exc: OSError, what: str) -> RequestError:
     """The error when files cannot be written: 507 without room, 503 when the data folder is gone or not writable."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RequestError(507, "storage", f"{what}: {exc.strerror}", headers={"retry-after": "5"})
+        hint = "the disk of the platform's data folder is full; `cozyctl doctor` on that machine lists what takes room"
+        return RequestError(507, "storage", f"{what}: {exc.strerror}: {hint}", headers={"retry-after": "5"})
     detail = f"{what}: {exc.strerror or exc}; does the platform's data folder still exist, and is it writable?"
     return RequestError(503, "storage", detail, headers={"retry-after": "5"})
 
