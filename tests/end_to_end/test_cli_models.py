@@ -12,6 +12,8 @@ from tests.blob_server import BlobServer
 from tests.conftest import EXAMPLES
 from tests.fake_hub import FakeCozyHub, FakeHuggingFace, read_tree
 
+from gen_worker.client.profiles import Profile, Profiles
+
 DIGITS = EXAMPLES / "models/digits-sd"
 CODE = """
 class In(msgspec.Struct):
@@ -38,6 +40,8 @@ def cozyctl(server: BlobServer, project: Callable[..., Path], tmp_path: Path) ->
         "HF_ENDPOINT": server.url,
         "HF_HOME": str(tmp_path / "hf"),
         "TENSORHUB_CACHE_DIR": str(tmp_path / "cache"),
+        "COZY_HOME": str(tmp_path / "cozy"),
+        "COZY_URL": "http://127.0.0.1:1",  # nobody answers there
         "COLUMNS": "200",
     }
 
@@ -111,7 +115,9 @@ def test_errors_name_what_is_wrong(cozyctl: Callable[..., "subprocess.CompletedP
     assert "no model 'digit'. Did you mean 'digits'?" in unknown.stderr or "digits" in unknown.stderr
     refused = cozyctl("prefetch", "other")
     assert refused.returncode == 1
-    assert "orchestrator-resolved URLs are required" in refused.stderr
+    assert "cozy:demo/other is not on this machine, and no platform answers at http://127.0.0.1:1: start one" in refused.stderr
+    assert "no platform answers at http://127.0.0.1:1" in cozyctl("plan", "other").stderr
+    assert "no profile 'no/default'" in cozyctl("plan", "other", "--profile", "no").stderr
     precision = cozyctl("plan", "hf:demo/nine", "--dtype", "fp64")
     assert precision.returncode == 3
     assert "fp64" in precision.stderr
@@ -124,3 +130,29 @@ def test_a_hub(cozyctl: Callable[..., "subprocess.CompletedProcess[str]"], serve
     assert cozyctl("prefetch", "other", COZY_HUB_URL=server.url).returncode == 0
     assert json.loads(cozyctl("list", "--json").stdout)["models"][0]["ref"] == "cozy:demo/other:latest"
     assert cozyctl("verify").returncode == 0
+
+
+def test_models_of_the_platform_that_one_is_logged_in_to_count(
+    cozyctl: Callable[..., "subprocess.CompletedProcess[str]"], server: BlobServer, tmp_path: Path
+) -> None:
+    hub = FakeCozyHub(server, token="of-me")
+    hub.add("cozy:demo/other:latest", read_tree(DIGITS))
+    Profiles(tmp_path / "cozy", {}).write("work", "default", Profile(orchestrator_url=server.url, token="of-me"))
+    named = cozyctl("plan", "other", "--profile", "work")
+    assert f"to fetch from the platform at {server.url}," in named.stdout, named
+    assert named.stderr == "next: cozyctl models prefetch other --profile work\n"
+    Profiles(tmp_path / "cozy", {}).use("work", "default")
+    plan = json.loads(cozyctl("plan", "other", "--json", COZY_URL="").stdout)["models"][0]
+    assert (plan["source"], plan["origin"], plan["here_bytes"]) == ("platform", f"the platform at {server.url}", 0)
+    assert "to fetch from Hugging Face," in cozyctl("plan", "digits", COZY_URL="").stdout
+    hub.add("cozy:hf/demo--digits:latest", read_tree(DIGITS))
+    both = cozyctl("plan", "digits", COZY_URL="").stdout
+    assert "to fetch from Hugging Face," in both
+    assert f"the platform at {server.url} has it, too: its workers do not ask Hugging Face" in both
+    assert cozyctl("prefetch", "other", COZY_URL="").returncode == 0
+    assert "everything is on this disk" in cozyctl("plan", "other").stdout, "nobody is asked for it"
+    unknown = cozyctl("plan", "cozy:demo/none", COZY_URL="")
+    assert f"nor on the platform at {server.url}. What is there: cozyctl models hub" in unknown.stderr
+    server.routes = {"/api/v1/repos/": lambda exchange: exchange.reply(401, {"detail": "a key is needed"})} | server.routes
+    Profiles(tmp_path / "cozy", {}).write("work", "default", Profile(orchestrator_url=server.url, token="of-nobody"))
+    assert f"requires a key: cozyctl login --url {server.url}" in cozyctl("plan", "cozy:demo/none", COZY_URL="").stderr

@@ -4,8 +4,7 @@ import asyncio
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 
 from gen_worker.cli.folder import folder_flag, folder_option
 from gen_worker.cli.model_bars import ModelBars
+from gen_worker.cli.model_bench import Bench, PlatformAddress
 from gen_worker.cli.output import (
     EXIT_FAILED,
     EXIT_NOT_FOUND,
@@ -32,18 +32,12 @@ from gen_worker.content.housekeeping import collect, repair, verify
 from gen_worker.content.measured import NET, Measurements
 from gen_worker.errors import WorkerError
 from gen_worker.names import did_you_mean
-from gen_worker.project.cozy_toml import find_cozy_toml
-from gen_worker.project.served import load_project
-from gen_worker.refs import DEFAULT_DTYPES, ModelSpec, canonical_ref
+from gen_worker.refs import canonical_ref
 from gen_worker.residency.devices import model_cache
 from gen_worker.residency.hardware import GpuWatch
-from gen_worker.residency.takers import takers_of
-from gen_worker.settings import DeviceSettings, ModelSettings
 from gen_worker.sources.arrivals import Arrivals
-from gen_worker.sources.build import Sources, build_sources, scheme_of
-from gen_worker.sources.keyspace import Keyspace
-from gen_worker.sources.plan import ModelPlan, Room, describe, plan_of_folder, plan_of_listing
-from gen_worker.sources.source import ModelWant, OverrideError, read_overrides
+from gen_worker.sources.plan import ModelPlan, Room
+from gen_worker.sources.source import ModelWant, OverrideError
 from gen_worker.texts import counted
 
 names_argument = click.argument("names", nargs=-1, metavar="[KEY|REF]...")
@@ -53,6 +47,20 @@ model_option = click.option(
 dtype_option = click.option(
     "--dtype", "dtypes", multiple=True, help="Allowed precision, best first, instead of those in cozy.toml. May be repeated."
 )
+
+
+def platform_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name the platform which `cozy:` refs come from."""
+    url = click.option("--url", metavar="URL", help="The platform for `cozy:` refs. Also COZY_URL. By default that of the profile.")
+    profile = click.option("--profile", metavar="NAME[/PROFILE]", help="Profile of `cozyctl login`. By default the one in use.")
+    return url(profile(command))
+
+
+def _platform(url: str | None, profile: str | None) -> PlatformAddress:
+    try:
+        return PlatformAddress.find(url, profile, os.environ)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from None
 
 
 ADDED_VERBS = "gen_worker.cli.models"  # entry points by which other distributions add verbs; gen-orchestrator adds `push`
@@ -78,70 +86,9 @@ def command() -> None:
     """Plan, fetch, list and check models."""
 
 
-class _Workbench:
-    """What every verb needs: project, settings, sources."""
-
-    def __init__(self, folder: str, models: Sequence[str] = ()) -> None:
-        self.settings = ModelSettings.from_env(os.environ)
-        self.devices = DeviceSettings.from_env(os.environ)
-        root = Path(folder)
-        self.declared: Mapping[str, ModelSpec] = {}
-        self._takers: Callable[[str], tuple[str, ...]] = lambda key: ()
-        self.in_project = find_cozy_toml(root, os.environ) is not None
-        if self.in_project:
-            served = load_project(root, os.environ)
-            self._takers = partial(takers_of, Keyspace(served.models_by_function), served.functions)
-            self.declared = {key: spec for table in served.models_by_function.values() for key, spec in table.items()}
-        overrides = read_overrides(self.settings.cozy_model_overrides, root, models, self.declared or None)
-        self.sources: Sources = build_sources(self.settings, overrides)
-
-    def wants(self, names: tuple[str, ...], dtypes: tuple[str, ...]) -> list[ModelWant]:
-        """The named models, by key or ref; without names all declared ones. `ValueError` for an unknown name."""
-        declared = {key: ModelSpec.checked(spec.ref, dtypes) if dtypes else spec for key, spec in self.declared.items()}
-        if not names and not self.in_project:
-            raise ValueError(
-                "no cozy.toml here, so no models are declared; name a ref, such as hf:owner/repo, or go to the project's folder"
-            )
-        if not names:
-            return [ModelWant(key, spec, None, self._takers(key)) for key, spec in declared.items()]
-        found = []
-        by_ref = {canonical_ref(spec.ref): key for key, spec in self.declared.items()}
-        for name in names:
-            key = name if name in self.declared else by_ref.get(canonical_ref(name))
-            if key is not None:
-                found.append(ModelWant(key, declared[key], None, self._takers(key)))
-            elif "/" in name:
-                found.append(ModelWant(name, ModelSpec.checked(name, dtypes or DEFAULT_DTYPES)))
-            else:
-                raise ValueError(
-                    f"no model {name!r}.{did_you_mean(name, self.declared)} Keys: {', '.join(self.declared) or 'none'}; or give a ref"
-                )
-        return found
-
-    def plan(self, want: ModelWant, room: Room) -> ModelPlan:
-        override = self.sources.source.paths.get(want.key)
-        if override is not None:
-            plan, listing = plan_of_folder(override, want.spec)
-            return describe(want.key, want.spec, "override", plan, listing, room)
-        if scheme_of(want.spec.ref) == "hf":
-            found = self.sources.hf.plan(want)
-            return describe(
-                want.key, want.spec, "hf", found.plan, found.listing, room, lambda file: self.sources.hf.blob_path(want.spec, file)
-            )
-        local = self.sources.hub.present(want)
-        listing_of_hub = None if local is not None else self.sources.hub.resolve(want.spec)
-        if local is not None:
-            plan, listing = plan_of_folder(local.path, want.spec)
-            return describe(want.key, want.spec, "store", plan, listing, room)
-        if listing_of_hub is None:
-            raise WorkerError(f"{want.spec.ref} is not on this machine, and no hub is configured; set COZY_HUB_URL")
-        plan = plan_of_listing(listing_of_hub)
-        return describe(want.key, want.spec, "hub", plan, listing_of_hub, room, lambda file: self.sources.cas.blob_path(file.digest))
-
-
-def _opened(folder: str, as_json: bool, models: Sequence[str] = ()) -> "_Workbench | int":
+def _opened(folder: str, as_json: bool, models: Sequence[str] = (), platform: PlatformAddress | None = None) -> "Bench | int":
     try:
-        return _Workbench(folder, models)
+        return Bench(folder, models, platform)
     except OverrideError as exc:
         return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
     except ValueError as exc:
@@ -153,10 +100,19 @@ def _opened(folder: str, as_json: bool, models: Sequence[str] = ()) -> "_Workben
 @folder_option()
 @model_option
 @dtype_option
+@platform_options
 @json_option
-def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: tuple[str, ...], as_json: bool) -> int:
-    """Show what the models need, before any download. Exit status 1 when one does not fit."""
-    bench = _opened(folder, as_json, models)
+def plan(
+    names: tuple[str, ...],
+    folder: str,
+    models: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    url: str | None,
+    profile: str | None,
+    as_json: bool,
+) -> int:
+    """Show what the models need on this machine and where they come from, before any download. Exit status 1 when one does not fit."""
+    bench = _opened(folder, as_json, models, _platform(url, profile))
     if isinstance(bench, int):
         return bench
     measured = Measurements(bench.settings.cas_root.parent / "measured.json").rate(NET)
@@ -180,18 +136,28 @@ def plan(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: t
         print_json({"ok": ok, "models": [msgspec.to_builtins(item) for item in plans], "problems": together})
     else:
         _show_plans(plans, together)
-        if plans and ok:
-            say(f"next: {_after_plan(plans, names, folder, models, dtypes)}")
+        where = "".join(f" --{name} {shlex.quote(text)}" for name, text in (("url", url), ("profile", profile)) if text)
+        if ok and (command := _after_plan(plans, names, folder, models, dtypes, where, in_project=bench.in_project)):
+            say(f"next: {command}")
     return 0 if ok else EXIT_FAILED
 
 
-def _after_plan(plans: list[ModelPlan], names: Sequence[str], folder: str, models: Sequence[str], dtypes: Sequence[str]) -> str:
-    """The next command: fetch what is missing, or use what is here."""
+def _after_plan(
+    plans: list[ModelPlan],
+    names: Sequence[str],
+    folder: str,
+    models: Sequence[str],
+    dtypes: Sequence[str],
+    where: str,
+    *,
+    in_project: bool,
+) -> str:
+    """The next command: fetch what is missing, or use what is here; empty if there is nothing to do."""
     flags = "".join(f" --model {shlex.quote(text)}" for text in models)
     if not any(item.size_bytes > item.here_bytes for item in plans):
-        return f"cozyctl dev{folder_flag(folder)}{flags}"
+        return f"cozyctl dev{folder_flag(folder)}{flags}" if plans and in_project else ""
     named = "".join(f" {shlex.quote(name)}" for name in names)
-    return f"cozyctl models prefetch{named}{folder_flag(folder)}{flags}{''.join(f' --dtype {dtype}' for dtype in dtypes)}"
+    return f"cozyctl models prefetch{named}{folder_flag(folder)}{flags}{''.join(f' --dtype {dtype}' for dtype in dtypes)}{where}"
 
 
 def _together(plans: list[ModelPlan], room: Room) -> list[str]:
@@ -220,11 +186,15 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
         table.add_row("all", str(sum(part.files for part in item.parts)), human(item.size_bytes), human(item.weight_bytes), "")
         console.print(table)
         missing = item.size_bytes - item.here_bytes
-        fetch = f"{human(missing)} to fetch, about {item.download_s:.0f} s" if missing else "everything is on this disk"
+        fetch = f"{human(missing)} to fetch from {item.origin}, about {item.download_s:.0f} s" if missing else "everything is on this disk"
+        if item.source == "override":
+            fetch = f"used from {item.origin}"
         console.print(f"  {fetch}; {human(item.disk_free_bytes)} free on disk, {human(item.device_bytes)} for models on the device")
         if item.left_out:
             shown = ", ".join(item.left_out[:4]) + (f" and {len(item.left_out) - 4} more" if len(item.left_out) > 4 else "")
             console.print(f"  left out, because loading them can run code: {shown}")
+        if item.note:
+            console.print(f"  {item.note}")
         for problem in item.problems:
             console.print(f"  does not fit: {problem}")
     for problem in together:
@@ -236,10 +206,19 @@ def _show_plans(plans: list[ModelPlan], together: list[str]) -> None:
 @folder_option()
 @model_option
 @dtype_option
+@platform_options
 @json_option
-def prefetch(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtypes: tuple[str, ...], as_json: bool) -> int:
-    """Download models to this disk."""
-    bench = _opened(folder, as_json, models)
+def prefetch(
+    names: tuple[str, ...],
+    folder: str,
+    models: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    url: str | None,
+    profile: str | None,
+    as_json: bool,
+) -> int:
+    """Download models to this disk: `hf:` refs from Hugging Face, `cozy:` refs from the platform, or from the hub in COZY_HUB_URL."""
+    bench = _opened(folder, as_json, models, _platform(url, profile))
     if isinstance(bench, int):
         return bench
     try:
@@ -256,14 +235,17 @@ def prefetch(names: tuple[str, ...], folder: str, models: tuple[str, ...], dtype
     return 0 if ok else EXIT_FAILED
 
 
-async def _prefetch_all(bench: _Workbench, wants: list[ModelWant], *, quiet: bool) -> list[dict[str, Any]]:
+async def _prefetch_all(bench: Bench, wants: list[ModelWant], *, quiet: bool) -> list[dict[str, Any]]:
     measurements = Measurements(bench.settings.cas_root.parent / "measured.json")
-    arrivals = Arrivals(bench.sources.source, bench.settings.worker_max_concurrent_downloads, measurements, bench.sources.checked.is_right)
+    at_once, is_right = bench.settings.worker_max_concurrent_downloads, bench.sources.checked.is_right
+    sources = {id(source): source for source in map(bench.source_of, wants)}
+    arrivals = {name: Arrivals(source, at_once, measurements, is_right) for name, source in sources.items()}
 
     async def one(want: ModelWant, bars: ModelBars) -> dict[str, Any]:
         try:
-            local = await arrivals.locate(want, bars.show)
-        except WorkerError as exc:
+            local = await arrivals[id(bench.source_of(want))].locate(want, bars.show)
+        except WorkerError as failed:
+            exc = bench.explained(failed, want.spec)
             return {"key": want.key, "ref": want.spec.ref, "ok": False, "error": str(exc), "code": exc.code}
         return {"key": want.key, "ref": want.spec.ref, "ok": True, "path": str(local.path), "fetched_bytes": local.fetched_bytes}
 
@@ -271,7 +253,8 @@ async def _prefetch_all(bench: _Workbench, wants: list[ModelWant], *, quiet: boo
         with ModelBars(quiet=quiet) as bars:
             return await asyncio.gather(*(one(want, bars) for want in wants))
     finally:
-        arrivals.close()
+        for each in arrivals.values():
+            each.close()
 
 
 @command.command("list", cls=Verb)

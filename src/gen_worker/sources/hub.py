@@ -149,7 +149,8 @@ class HubSource:
                 return self._otherwise.fetch(want, progress, cancel)
             raise FatalError(
                 f"{want.model_id} is not on this machine, and orchestrator-resolved URLs are required to fetch it. "
-                "For development, set COZY_HUB_URL and WORKER_ALLOW_COZY_HUB_API_RESOLVE=1, "
+                "For development, fetch it from your platform with `cozyctl models prefetch`, "
+                "set COZY_HUB_URL and WORKER_ALLOW_COZY_HUB_API_RESOLVE=1, "
                 "or map the key to a local folder with COZY_MODEL_OVERRIDES."
             )
         form = _form(want.spec)

@@ -27,11 +27,13 @@ class PlannedPart(msgspec.Struct, frozen=True):
 
 
 class ModelPlan(msgspec.Struct, frozen=True):
-    """One model. `here_bytes` are already on this disk. `download_s` uses the rate measured here, or 100 MB/s."""
+    """One model. `source` is a word for programs, `origin` says for people where it comes from. `here_bytes` are already
+    on this disk. `download_s` uses the rate measured here, or 100 MB/s."""
 
     key: str
     ref: str
     source: str
+    origin: str
     kind: str
     parts: tuple[PlannedPart, ...]
     size_bytes: int
@@ -42,6 +44,7 @@ class ModelPlan(msgspec.Struct, frozen=True):
     download_s: float
     left_out: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def fits(self) -> bool:
@@ -61,6 +64,7 @@ def describe(
     key: str,
     spec: ModelSpec,
     source: str,
+    origin: str,
     plan: FilePlan,
     listing: Listing,
     room: Room,
@@ -90,6 +94,7 @@ def describe(
         key,
         spec.ref,
         source,
+        origin,
         plan.kind,
         parts,
         total,
