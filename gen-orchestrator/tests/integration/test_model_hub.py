@@ -117,7 +117,12 @@ def test_an_author_who_asked_for_other_precisions_is_told(platform: PlatformProc
 def test_what_may_run_code_or_lies_is_refused(platform: PlatformProcess, tmp_path: Path, name: str, content: bytes, word: str) -> None:
     folder = write_model(tmp_path / "bad", safetensors())
     (folder / name).write_bytes(content)
+    listed = [{"path": name, "size_bytes": len(content) + 1, "blake3": blake3(content + b"?").hexdigest()}]
+    first = platform.http.put("/v1/models/me/bad/tags/x", json={"files": listed})
+    assert first.status_code == (400 if word in first.text else 202), "no client sends bytes that are refused by their name"
+    assert ("inbox" in first.text) == (name == "weights.safetensors")
     done = verb(platform, "push", str(folder), "me/bad")
+    assert "reading" not in done.stderr or name == "weights.safetensors"
     assert (done.returncode, word in done.stderr, name in done.stderr) == (2, True, True), done.stderr
     assert platform.http.get("/v1/models/me/bad").status_code == 404
     if word == "run code":

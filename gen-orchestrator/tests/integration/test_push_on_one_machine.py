@@ -1,5 +1,6 @@
 """Models pushed by a client on the platform's machine: put into its inbox instead of sent; the platform itself checks the files."""
 
+import json
 import os
 import re
 import secrets
@@ -80,6 +81,7 @@ def test_a_model_comes_from_another_file_system(platform: PlatformProcess) -> No
         for flags in ((), ("--link",)):
             done = verb(platform, "push", str(write_model(Path(elsewhere) / "m", weights)), "me/elsewhere", *flags)
             assert done.returncode == 0, done.stderr
+            assert ("1 file copied, not linked: the platform's data folder is on another disk" in done.stderr) == bool(flags), done
             assert blob(platform, weights).stat().st_nlink == 1
             blob(platform, weights).unlink()
 
@@ -208,6 +210,12 @@ def test_a_push_by_link_writes_no_bytes(platform: PlatformProcess, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     kept = blob(platform, weights)
     source = folder / "weights.safetensors"
+    said = "linked, without a copy: the platform serves the very files" if kept.samefile(source) else "since this disk shares bytes"
+    assert said in done.stderr, done
+    again = verb(platform, "push", str(folder), "me/linked", "--link")
+    assert "nothing to link: the platform has all files already" in again.stderr
+    as_json = json.loads(verb(platform, "push", str(folder), "me/linked", "--link", "--json").stdout)
+    assert as_json["handed"] == {"linked": 0, "shared": 0, "copied": 0, "sent": 0}
     assert kept.samefile(source) or kept.stat().st_nlink == 1, "where the disk shares bytes, there is no need for a link"
     if not kept.samefile(source):
         return

@@ -10,7 +10,16 @@ from gen_orchestrator.api.plain_text import checked_text
 from gen_orchestrator.domain.access import ALL_OWNERS, Caller
 from gen_orchestrator.hub.mirror import OWNER as MIRROR_OWNER
 from gen_orchestrator.hub.mirror import Mirror, MirrorBusyError, mirrored
-from gen_orchestrator.hub.model_records import DamagedStoreError, ModelFile, NoVariantError, PushError, Repo, UnknownModelError, Version
+from gen_orchestrator.hub.model_records import (
+    DamagedStoreError,
+    ModelFile,
+    NoVariantError,
+    PushError,
+    Repo,
+    UnknownModelError,
+    Version,
+    refusal_of,
+)
 from gen_orchestrator.hub.models import ModelStore
 from gen_orchestrator.hub.signed_urls import SignedUrls
 from gen_worker.contract.hub import ArtifactRequest, HubFile, ModelAnswer, ModelRequest, SnapshotManifest
@@ -63,6 +72,8 @@ class ModelRoutes:
         try:
             wanted = msgspec.json.decode(await request.body(MAX_LIST_BYTES), type=Push)
             checked_text(wanted.message, "the message")
+            if not wanted.allow_unsafe and (refusal := refusal_of(file.path for file in wanted.files)):
+                raise PushError(refusal)  # before any byte is sent
             missing = await asyncio.to_thread(self._store.missing, wanted.files)
             if missing:
                 near = {"inbox": await asyncio.to_thread(self._store.inbox.offer)} if _is_near(request) else {}

@@ -10,6 +10,7 @@ import msgspec
 
 from gen_orchestrator.hub.inbox import NONCE
 from gen_worker.net.disk_calls import copy_bytes, share_bytes
+from gen_worker.texts import counted
 
 MAX_NONCE_BYTES = 200
 
@@ -35,10 +36,42 @@ def inbox_of(offer: Any) -> Path | None:
 
 
 class Laid(msgspec.Struct, frozen=True):
-    """A file in the inbox. `linked`: it is a hard link to the author's own file."""
+    """A file in the inbox. `linked`: it is a hard link to the author's own file; `shares`: a copy that shares its bytes with it."""
 
     name: str
     linked: bool = False
+    shares: bool = False
+
+
+class Handed(msgspec.Struct):
+    """How the files of a push came to the platform, in files."""
+
+    linked: int = 0
+    shared: int = 0
+    copied: int = 0
+    sent: int = 0
+
+    def note(self, laid: Laid | None) -> None:
+        """Count one file; None: its bytes were sent."""
+        name = "sent" if laid is None else "linked" if laid.linked else "shared" if laid.shares else "copied"
+        setattr(self, name, getattr(self, name) + 1)
+
+    def told(self) -> list[str]:
+        """What became of `--link`, in words."""
+        lines = []
+        if self.linked:
+            lines.append(
+                f"{counted(self.linked, 'file')} linked, without a copy: the platform serves the very files of this folder. "
+                "They are read-only now. If you change one, the model is refused until you push it again; deleting them here does no harm"
+            )
+        if self.shared:
+            lines.append(f"{counted(self.shared, 'file')} copied at no cost, since this disk shares bytes: you may change yours")
+        if self.copied:
+            why = "the platform's data folder is on another disk, or they belong to another user"
+            lines.append(f"{counted(self.copied, 'file')} copied, not linked: {why}")
+        if not lines and not self.sent:
+            lines.append("nothing to link: the platform has all files already")
+        return lines
 
 
 def lay(source: Path, inbox: Path, *, link: bool) -> Laid:
@@ -51,13 +84,12 @@ def lay(source: Path, inbox: Path, *, link: bool) -> Laid:
         if link and _linked(source, path):
             return Laid(name, linked=True)
         with source.open("rb") as from_file, path.open("xb") as to_file:
-            copy_bytes(from_file.fileno(), to_file.fileno())
+            return Laid(name, shares=copy_bytes(from_file.fileno(), to_file.fileno()))
     except BaseException as exc:
         path.unlink(missing_ok=True)
         if isinstance(exc, OSError) and exc.filename is None:
             raise OSError(exc.errno, exc.strerror, str(path)) from None
         raise
-    return Laid(name)
 
 
 def _linked(source: Path, path: Path) -> bool:

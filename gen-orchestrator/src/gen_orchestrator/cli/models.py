@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from blake3 import blake3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
-from gen_orchestrator.cli.model_inbox import Laid, inbox_of, lay
+from gen_orchestrator.cli.model_inbox import Handed, Laid, inbox_of, lay
 from gen_orchestrator.cli.shown import age
-from gen_worker.cli.output import EXIT_FAILED, fail, interrupted, json_option, print_json, print_line, say, stdout_of
+from gen_orchestrator.hub.model_records import refusal_of
+from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, interrupted, json_option, print_json, print_line, say, stdout_of
 from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.texts import counted
 
@@ -44,7 +46,9 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, u
     files = files_of(folder)
     if not files:
         return fail(f"{folder} holds no files", EXIT_FAILED, as_json=as_json, code="validation")
-    api = Api(url)
+    if not allow_unsafe and (refusal := refusal_of(each.relative_to(folder).as_posix() for each, _ in files)):
+        return fail(refusal, EXIT_USAGE, as_json=as_json, code="validation")  # before they are read, which takes long
+    api, handed = Api(url), Handed()
     path = api_path("models", name.owner, name.repo, "tags", name.tag)
     try:
         if not as_json:
@@ -59,7 +63,10 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, u
             if link and inbox is None and not as_json:
                 say("the platform is on another machine, or of another user: the files are sent")
             _send(
-                api, folder, listed, answer["missing"], lambda path: None if inbox is None else lay(path, inbox, link=link), quiet=as_json
+                *(api, folder, listed, answer["missing"]),
+                lambda path: None if inbox is None else lay(path, inbox, link=link),
+                handed,
+                quiet=as_json,
             )
             answer = api.put(path, body)
         if "missing" in answer:
@@ -71,9 +78,11 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, u
     except KeyboardInterrupt:
         return interrupted("interrupted; the next push does not send completed files again", as_json=as_json)
     if as_json:
-        print_json(answer)
+        print_json({**answer, "handed": msgspec.to_builtins(handed)})
         return 0
     print_line(answer["ref"])
+    for line in handed.told() if link else ():
+        say(line)
     version = answer["version"]
     say(f"{version['precision']}, {version['digest']}")
     if not version["licence"]:
@@ -172,7 +181,14 @@ def digest_of(path: Path, size_bytes: int) -> str:
 
 
 def _send(
-    api: Api, folder: Path, listed: list[dict[str, Any]], missing: list[str], laid: Callable[[Path], Laid | None], *, quiet: bool
+    api: Api,
+    folder: Path,
+    listed: list[dict[str, Any]],
+    missing: list[str],
+    laid: Callable[[Path], Laid | None],
+    handed: Handed,
+    *,
+    quiet: bool,
 ) -> None:
     wanted = {file["blake3"]: file for file in listed if file["blake3"] in set(missing)}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -185,6 +201,7 @@ def _send(
             else:
                 with (folder / file["path"]).open("rb") as content:
                     api.send("PUT", path, content, "application/octet-stream")
+            handed.note(found)
             shown.advance(task, file["size_bytes"])
 
 

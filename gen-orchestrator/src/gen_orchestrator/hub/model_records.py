@@ -1,6 +1,10 @@
 """Records of the model store, and its errors."""
 
+from collections.abc import Iterable
+
 import msgspec
+
+from gen_worker.sources.weight_files import is_unsafe
 
 ANY = "any"  # the precision of a version whose weights do not tell theirs
 
@@ -19,6 +23,15 @@ class UnknownModelError(LookupError):
 
 class NoVariantError(LookupError):
     """The tag has no version in a requested precision."""
+
+
+def refusal_of(paths: Iterable[str]) -> str:
+    """Why a push of these files is refused unless its author allows unsafe files; empty for files that run no code."""
+    unsafe = [path for path in paths if is_unsafe(path) or path.endswith(".py")]
+    if not unsafe:
+        return ""
+    more = f" (and {len(unsafe) - 1} more)" if len(unsafe) > 1 else ""
+    return f"{unsafe[0]}{more}: such a file may run code when it is loaded; convert it to safetensors, or allow it (--allow-unsafe)"
 
 
 class ModelFile(msgspec.Struct, frozen=True):

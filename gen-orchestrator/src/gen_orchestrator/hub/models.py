@@ -37,6 +37,7 @@ from gen_orchestrator.hub.model_records import (
     Repo,
     UnknownModelError,
     Version,
+    refusal_of,
 )
 from gen_worker.content.cas import tree_digest
 from gen_worker.content.listing import Listing, RemoteFile, checked_listing
@@ -45,7 +46,7 @@ from gen_worker.errors import FatalError
 from gen_worker.net.digests import checked_digest
 from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.shared_files import read_json, write_whole
-from gen_worker.sources.weight_files import HeaderError, header_size, is_unsafe, precision_of, read_header
+from gen_worker.sources.weight_files import HeaderError, header_size, precision_of, read_header
 
 READ_BYTES = 8 << 20
 REMOVED = ".removed"
@@ -165,11 +166,8 @@ class ModelStore:
         """
         name = _repo_of(f"{owner}/{repo}:{tag}")
         listing = _checked(files)
-        if not allow_unsafe:
-            for file in listing.files:
-                if is_unsafe(file.path) or file.path.endswith(".py"):
-                    what = "such a file may run code when it is loaded; convert it to safetensors, or allow it (--allow-unsafe)"
-                    raise PushError(f"{file.path}: {what}")
+        if not allow_unsafe and (refusal := refusal_of(file.path for file in listing.files)):
+            raise PushError(refusal)
         digest = tree_digest(listing)
         version = self._version(name, digest) or Version(
             digest=digest,
