@@ -152,7 +152,7 @@ PROGRAMS = ("gen_worker.discover", "gen_worker.testing.http_runner", "gen_worker
 def cli_page() -> str:
     """Each command of cozyctl and gen-orchestrator with its help, and that of each module that is run as a program."""
     from gen_orchestrator.main import main as orchestrator
-    from gen_worker.cli.main import group
+    from gen_worker.cli.verbs import group
 
     parts = ["# Commands\n\nMade from the commands themselves: `cozyctl COMMAND --help` prints the same.\n"]
     for name, program in (("cozyctl", group), ("gen-orchestrator", orchestrator)):

@@ -26,6 +26,23 @@ VERBS = [
 ]
 
 
+EARLY = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from gen_worker.cli.main import main
+main(["--help"])
+"""
+
+
+def test_while_it_is_imported_itself() -> None:
+    found = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("verb", VERBS, ids=[verb[0] for verb in VERBS])
 def test_while_a_project_is_imported(project: Callable[..., Path], verb: list[str]) -> None:
     with Terminal([*COZYCTL, *verb], cwd=project(SLOW)) as terminal:

@@ -13,7 +13,7 @@ import pytest
 from gen_worker import errors
 from gen_worker.cli.error_pages import FOLDER, INDEX, error_pages, example_answer
 from gen_worker.cli.explain import as_text, explanations
-from gen_worker.cli.main import verbs
+from gen_worker.cli.verbs import verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from gen_worker.cli.main import group
+from gen_worker.cli.verbs import group
 from gen_worker.project.cozy_toml import load_cozy_toml
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from platform_process import COZYCTL, PlatformProcess
 
-from gen_worker.cli.main import ELSEWHERE, verbs
 from gen_worker.cli.sections import OTHERS
+from gen_worker.cli.verbs import ELSEWHERE, verbs
 
 
 def verb(platform: PlatformProcess, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:

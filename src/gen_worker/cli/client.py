@@ -18,6 +18,7 @@ from gen_worker.cli.output import (
     print_json,
     say,
     stdout_of,
+    write_file,
 )
 from gen_worker.contract.manifest import FunctionEntry, Manifest, WebsocketEntry
 from gen_worker.names import did_you_mean
@@ -75,7 +76,7 @@ def generate(ref: str, lang: str, output: Path | None, owner: str, import_from: 
     text = _text(described, lang, import_from)
     if output is not None:
         try:
-            output.write_text(text, encoding="utf-8")
+            write_file(output, text.encode())
         except OSError as exc:
             return fail(f"{output} was not written: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="storage")
     if as_json:

@@ -28,7 +28,7 @@ def command(shell: str | None) -> int:
     kind = get_completion_class(name) if name in SHELLS else None
     if kind is None:
         raise click.UsageError(f"name the shell: cozyctl completion {'|'.join(SHELLS)}")
-    from gen_worker.cli.main import group
+    from gen_worker.cli.verbs import group
 
     print_line(f"# {_WHERE[name]}\n{_source(kind, group)}")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gen_worker.cli.init import source_of
+from gen_worker.cli.new_folder import new_folder
 from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, say
 from gen_worker.names import slugify
 from gen_worker.project.taking_over.found import TakeOverError
@@ -27,15 +28,15 @@ def command(library: str, folder: Path, target: Path | None, as_json: bool) -> i
     theirs = folder.resolve()
     made = target or (folder if folder.name else theirs).with_name(f"{theirs.name}-cozy")
     try:
-        slugify(made.resolve().name)
+        name = slugify(made.resolve().name)
         if made.exists() and (not made.is_dir() or any(made.iterdir())):
             raise ValueError(f"{made} is not empty; choose a new folder: cozyctl import {library} {folder} TARGET")
         found = importlib.import_module(f"gen_worker.project.taking_over.{library}").read(theirs)
         from gen_worker.project.taking_over.writing import write
 
-        made.mkdir(parents=True, exist_ok=True)
-        source, wheel = source_of(made)
-        files, left = write(found, theirs, made, source)
+        with new_folder(made) as being_made:
+            source, wheel = source_of(being_made)
+            files, left = write(found, theirs, being_made, name, source)
     except TakeOverError as exc:
         return fail(f"{folder}: {exc}", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
     except ValueError as exc:

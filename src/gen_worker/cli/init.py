@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gen_worker.cli.new_folder import new_folder
 from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, Verb, fail, json_option, print_json, say
 from gen_worker.names import slugify
 from gen_worker.project.origin import own_origin
@@ -23,13 +24,13 @@ def command(folder: str, template: str, as_json: bool) -> int:
         name = slugify(root.resolve().name)
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ValueError(f"{folder} is not empty; choose a new folder")
-        root.mkdir(parents=True, exist_ok=True)
-        source, made = source_of(root)
-        files = render_template(template, name, source)
-        for path, text in files.items():
-            target = root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+        with new_folder(root) as being_made:
+            source, made = source_of(being_made)
+            files = render_template(template, name, source)
+            for path, text in files.items():
+                target = being_made / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
     except ValueError as exc:
         return fail(str(exc), EXIT_USAGE, as_json=as_json, code="usage")
     except OSError as exc:

@@ -1,6 +1,7 @@
 """Output of verbs: results on stdout, text for people on stderr; with --json, only JSON on stdout."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,7 @@ import msgspec
 from gen_worker.log import Log
 from gen_worker.log_pipe import END_S, guard_standard_streams
 from gen_worker.project.stdout import Stdout, silence
+from gen_worker.shared_files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,6 +103,14 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """Print a line of a result on stdout."""
     stdout_of().write(f"{text}\n".encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file of the user's: whole, or not at all. A pipe or a device is written to as it is."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write_whole(path.resolve(), data)
 
 
 def interrupted(text: str, *, as_json: bool, **facts: Any) -> int:

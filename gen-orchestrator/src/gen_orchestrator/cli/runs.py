@@ -12,7 +12,7 @@ from rich.table import Column
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.following import RunView
 from gen_orchestrator.cli.shown import age, exit_status, name_of, print_tables, report, span, table
-from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, interrupted, json_option, print_json, print_line, say
+from gen_worker.cli.output import EXIT_FAILED, EXIT_NOT_FOUND, fail, interrupted, json_option, print_json, print_line, say, write_file
 from gen_worker.client import UnreachableError
 
 MAX_LIMIT = 500
@@ -106,7 +106,7 @@ def export(run_id: str, output: str | None, url: str, as_json: bool) -> int:
         print_json(found)
         return 0
     try:
-        Path(output).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        write_file(Path(output), msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     except OSError as exc:
         return fail(f"{output} cannot be written: {exc.strerror}", EXIT_FAILED, as_json=as_json, code="storage")
     say(f"{output}: run {run_id}. Run it again with: cozyctl replay {output}")

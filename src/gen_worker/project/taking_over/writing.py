@@ -19,9 +19,8 @@ _STOOD_IN = {"bentoml.images", "bentoml.validators", "bentoml.models", "runpod.s
 _OURS = {"cozy.toml", "pyproject.toml", "Dockerfile", "README.md", "cog.yaml", "bentofile.yaml", "requirements.txt", "uv.lock"}
 
 
-def write(found: Found, theirs: Path, target: Path, source: Source) -> tuple[list[str], list[str]]:
-    """Write the project into the new folder `target`; returns the files written, and what was not copied."""
-    name = slugify(target.resolve().name)
+def write(found: Found, theirs: Path, target: Path, name: str, source: Source) -> tuple[list[str], list[str]]:
+    """Write the project `name` into the new folder `target`; returns the files written, and what was not copied."""
     own = {found.library, "cog", "litserve", "bentoml", "runpod"}
     dependencies = tuple(each for each in found.dependencies if _distribution(each) not in own)
     dependencies += tuple(sorted(_brought_along(found.library, theirs) - {_distribution(each) for each in dependencies}))
