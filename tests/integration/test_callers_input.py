@@ -60,6 +60,10 @@ def test_an_unknown_field_is_warned_of_in_the_answer_the_run_and_the_log(runner:
     assert runner.http.get(f"/v1/runs/{answer['run_id']}").json()["warnings"] == expected
     assert "unknown_fields" in runner.log.read_text()
     assert "warnings" not in post(runner, b'{"prompt": "x"}')[1]
+    (beside,) = post(runner, b'{"prompt": "x", "webhook": "https://x.example/"}')[1]["warnings"]
+    assert beside["message"] == (
+        'unknown field \'webhook\'; as an option of the run it stands beside the payload: {"payload": {...}, "webhook": ...}'
+    )
     status, answer = post(runner, b'{"promt": "x"}', "strict")
     assert (status, answer["safe_message"]) == (400, "payload: unknown field 'promt'. Did you mean 'prompt'?")
 

@@ -176,7 +176,7 @@ def test_the_verbs_of_budgets(bounded: Bounded) -> None:
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
     made = verb("create", "--name", "bounded-one", "--rate", "60/h", "--concurrency", "4")
-    assert "within rate 0 of 60/h, concurrency 0 of 4" in made.stderr, made.stderr
+    assert "with the budgets rate 60/h, concurrency 4" in made.stderr, made.stderr
     text = made.stdout.strip()
     key_id = text.split("_")[1]
     assert bounded.run(text).status_code == 200

@@ -101,7 +101,11 @@ def test_addresses_expire_and_cannot_be_made_up(platform: PlatformProcess, tmp_p
 def test_an_author_who_asked_for_other_precisions_is_told(platform: PlatformProcess, tmp_path: Path) -> None:
     assert verb(platform, "push", str(write_model(tmp_path / "rm", safetensors("BF16"), "unique")), "me/gone").returncode == 0
     assert verb(platform, "rm", "me/gone").returncode == 0
-    assert verb(platform, "show", "me/gone").returncode == 3
+    assert verb(platform, "push", str(tmp_path / "rm"), "me/gome").returncode == 0
+    gone = verb(platform, "show", "me/gone")
+    assert (gone.returncode, "no model 'me/gone'. Did you mean 'me/gome'?" in gone.stderr) == (3, True), gone
+    tag = verb(platform, "rm", "me/gome:lates")
+    assert (tag.returncode, "no model 'me/gome:lates'. Did you mean 'me/gome:latest'?" in tag.stderr) == (3, True), tag
     assert verb(platform, "rm", "me/gone").returncode == 3
 
 

@@ -233,6 +233,8 @@ def test_a_push_by_link_writes_no_bytes(platform: PlatformProcess, tmp_path: Pat
     with pytest.raises(CozyHubError, match=re.escape(fix)) as refused:  # a worker is told at once, for good
         worker_fetches(platform, "cozy:me/linked", tmp_path / "cache")
     assert not refused.value.retryable
+    shown = verb(platform, "show", "me/linked")
+    assert "weights.safetensors was pushed with --link and has changed since, so workers cannot get this version" in shown.stderr, shown
     shutil.copyfile(write_model(tmp_path / "right", weights) / "weights.safetensors", folder / "new")
     (folder / "new").replace(source)
     assert verb(platform, "push", str(folder), "me/linked").returncode == 0

@@ -51,6 +51,10 @@ def test_promote_and_rollback(platform: PlatformProcess) -> None:
     assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {new}\n"), done.stderr
     assert "cozyctl rollback local/probe/version\n" in done.stderr
     assert platform.invoke("version").json()["output"]["text"] == "2"
+    again = verb(platform, "promote", "local/probe:dev", "--function", "version")
+    assert (again.returncode, again.stdout) == (0, ""), "the tag has not moved"
+    assert f"version:prod already points at {new}: it has not moved" in again.stderr
+    assert "undo" not in again.stderr, "a rollback would undo the promote before"
     done = verb(platform, "rollback", "local/probe/version")
     assert (done.returncode, done.stdout) == (0, f"local/probe/version:prod is {old}\n"), done.stderr
     assert platform.invoke("version").json()["output"]["text"] == "1"
@@ -202,6 +206,7 @@ def test_every_verb_that_takes_a_release_takes_a_tag_or_the_beginning_of_an_id(p
         ("probe-", 3, "no release 'probe-'"),
         ("probe", 3, "no release 'probe'"),
         ("probe-zz", 3, "no release 'probe-zz'"),
+        ("prod", 2, "'prod' is a tag; write a tag behind a colon: OWNER/ENDPOINT[/FUNCTION]:prod"),
         ("../keys", 2, "expected a release"),
         ("local/probe", 2, "such as local/hello:prod"),
         ("local/probe:", 2, "tag ''"),

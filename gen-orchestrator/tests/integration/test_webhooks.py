@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,5 +190,8 @@ def test_the_verb_shows_deliveries_and_makes_one_again(platform: PlatformProcess
     assert json.loads(verb(run_id, "--redeliver", "--delivery", f"{run_id}.ended", "--json").stdout)["state"] == "pending"
     assert len(json.loads(verb(run_id, "--json").stdout)["data"]) == 3
     assert (verb(run_id, "--delivery", made).returncode, verb(run_id, "--redeliver", "--delivery", "../x").returncode) == (2, 3)
+    receiver.statuses = [500] * 9
+    refused = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()["id"]
+    platform.until(lambda: re.search(r"pending, next try in \w+ +\d +500 ", verb(refused).stdout))
     quiet = platform.invoke("echo", {"text": "a"}).json()["id"]
     assert (verb(quiet).returncode, verb(quiet, "--redeliver").returncode, verb("nobody").returncode) == (0, 3, 3)

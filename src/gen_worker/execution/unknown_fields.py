@@ -6,12 +6,14 @@ import msgspec
 
 from gen_worker.authoring.assets import Asset
 from gen_worker.authoring.shapes import Fixed, Items, Record, Shape, Table
+from gen_worker.contract.run import InvokeOptions
 from gen_worker.errors import FieldError
 from gen_worker.json_keys import escape_pointer
 from gen_worker.names import nearest
 
 MAX_WARNINGS = 20
 _MAX_SHOWN = 100
+_OPTIONS = frozenset(InvokeOptions.__struct_fields__)
 _OF_FILES = frozenset({"local_path", "url"})  # fields in a run's answer about a saved file, which may be sent to the next run unchanged
 
 
@@ -71,4 +73,7 @@ def _note_unknown(unknown: list[FieldError], pointer: str, record: Record, value
 def unknown_field(pointer: str, key: str, record: Record) -> FieldError:
     """The warning about a field that a type does not have."""
     shown = key[:_MAX_SHOWN]
-    return FieldError(f"{pointer}/{escape_pointer(shown)}", f"unknown field {shown!r}", suggestion=nearest(shown, record.by_key))
+    message = f"unknown field {shown!r}"
+    if not pointer and key in _OPTIONS:  # it had no effect, although its author counts on it
+        message += f'; as an option of the run it stands beside the payload: {{"payload": {{...}}, "{key}": ...}}'
+    return FieldError(f"{pointer}/{escape_pointer(shown)}", message, suggestion=nearest(shown, record.by_key))

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 
+from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept, take_body
 from gen_orchestrator.api.plain_text import checked_text
@@ -60,10 +61,12 @@ class ModelRoutes:
         repos = await asyncio.to_thread(self._store.repos, name.owner)
         repo = next((each for each in repos if each.repo == name.repo), None)
         if repo is None:
-            raise RequestError(404, "not_found", f"no model {name.repo_id()!r} here", error="unknown_model")
+            raise self._absent(request, name.repo_id())
         digests = {digest for tag in repo.tags for digest in tag.versions.values()}
         versions = [await asyncio.to_thread(self._store.version, name, digest) for digest in sorted(digests)]
-        body = {**_shown(repo), "versions": [{**msgspec.to_builtins(each), "size_bytes": each.size_bytes} for each in versions]}
+        changed = {each.digest: await asyncio.to_thread(self._store.changed_link, each) for each in versions}
+        shown = [{**msgspec.to_builtins(each), "size_bytes": each.size_bytes, "changed_link": changed[each.digest]} for each in versions]
+        body = {**_shown(repo), "versions": shown}
         await request.answer(200, msgspec.json.encode(body))
 
     async def push(self, request: Request) -> None:
@@ -93,8 +96,9 @@ class ModelRoutes:
         name = self._name(request)
         try:
             freed = await asyncio.to_thread(self._store.remove, name.owner, name.repo, request.parts.get("tag", ""))
-        except UnknownModelError as exc:
-            raise RequestError(404, "not_found", str(exc), error="unknown_model") from None
+        except UnknownModelError:
+            tag = request.parts.get("tag", "")
+            raise self._absent(request, name.repo_id() + (f":{tag}" if tag else "")) from None
         except PushError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         await request.answer(200, msgspec.json.encode({"freed_bytes": freed}))
@@ -245,6 +249,12 @@ class ModelRoutes:
             for file in version.files
         ]
         return SnapshotManifest(files)
+
+    def _absent(self, request: Request, name: str) -> RequestError:
+        """404 for a model or a tag of one, with the nearest name that the caller may see."""
+        repos = self._store.repos(caller_of(request).own())
+        known = [f"{each.owner}/{each.repo}" + (f":{tag.tag}" if ":" in name else "") for each in repos for tag in each.tags]
+        return absent("model", name, known, "cozyctl models hub", "unknown_model")
 
     def _name(self, request: Request) -> CozyRef:
         text = f"{request.parts['owner']}/{request.parts['repo']}"

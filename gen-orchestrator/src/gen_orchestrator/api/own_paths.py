@@ -79,7 +79,7 @@ _MODEL = _object("owner repo tags", owner=_TEXT, repo=_TEXT, tags={"type": "arra
 _MODEL_FILE = _object("path size_bytes blake3", path=_TEXT, size_bytes=_NUMBER, blake3=_TEXT)
 _VERSION = _object(
     "digest files precision message licence pushed_at",
-    **dict.fromkeys(("digest", "precision", "message", "licence"), _TEXT),
+    **dict.fromkeys(("digest", "precision", "message", "licence", "changed_link"), _TEXT),
     files={"type": "array", "items": _MODEL_FILE},
     pushed_at={"type": "number"},
 )

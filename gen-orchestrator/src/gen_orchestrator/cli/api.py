@@ -74,10 +74,18 @@ class ApiVerb(Verb):
         except ApiError as exc:
             return exc.report(as_json=ctx.params.get("as_json", False))
         except GatewayError as exc:
-            text = f"{exc.detail}. {exc.hint}" if exc.hint else exc.detail
+            text = _with_hint(exc.detail, exc.hint)
             facts = {"run_id": exc.run_id} if exc.run_id else {}
             status = _STATUSES.get(exc.status, EXIT_FAILED)
             return fail(text, status, as_json=ctx.params.get("as_json", False), code=exc.code, **facts)
+
+
+def _with_hint(detail: str, hint: str) -> str:
+    """Both as sentences. A hint may begin with a command, whose first letter must stay."""
+    if not hint:
+        return detail
+    is_command = hint.partition(" ")[0] in ("cozyctl", "gen-orchestrator")
+    return f"{detail.removesuffix('.')}. {hint if is_command else hint[0].upper() + hint[1:]}"
 
 
 class Api:
@@ -214,7 +222,7 @@ class Api:
         if code == "not_found" and "error" not in problem and "%2F" not in path:
             return self._no_platform(f"it has no {method} {path}. It is a dev runner (cozyctl dev), or older than this cozyctl")
         if hint := problem.get("cli_hint") or problem.get("hint"):
-            text = f"{text}. {hint}"
+            text = _with_hint(text, hint)
         return ApiError(text, _STATUSES.get(status, EXIT_FAILED), code)
 
     def _no_platform(self, why: str) -> ApiError:

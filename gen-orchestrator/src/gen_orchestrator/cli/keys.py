@@ -54,7 +54,7 @@ def create(
         print_json(made)
         return 0
     print_line(made["key"])
-    within = f", within {bounds}" if (bounds := _shown_budgets(made)) else ""
+    within = ", with the budgets " + ", ".join(f"{name} {limit}" for name, limit in made["budgets"].items()) if made["budgets"] else ""
     say(f"key {made['key_id']} of {made['owner']}, who may {', '.join(made['scopes'])}{within}. It is not shown again")
     say("Use it with: cozyctl login, or as COZY_API_KEY, or in the header `Authorization: Bearer KEY`")
     _say_enforced(made)

@@ -112,6 +112,8 @@ def show(ref: str, url: str, as_json: bool) -> int:
         print_line(f"{line}  {version['message']}".rstrip())
         for file in version["files"]:
             print_line(f"  {file['size_bytes']:>14,}  {file['path']}")
+        if path := version.get("changed_link"):
+            say(f"{path} was pushed with --link and has changed since, so workers cannot get this version: push it again")
     return 0
 
 

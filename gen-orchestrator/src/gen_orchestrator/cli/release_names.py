@@ -26,6 +26,9 @@ def release_named(api: Api, text: str) -> str:
         found = [each["release_id"] for each in known if each["release_id"].startswith(text) and len(text) > len(each["endpoint"]) + 1]
         if len(found) == 1:
             return str(found[0])
+        if text in {name.rpartition(":")[2] for each in known for name in each["tags"]}:
+            where = f"expected a release's id, but {text!r} is a tag"
+            raise ApiError(f"{where}; write a tag behind a colon: OWNER/ENDPOINT[/FUNCTION]:{text}", EXIT_USAGE, "usage")
         if found:
             raise ApiError(f"{text!r} is the beginning of several release ids: {_some(found)}; write more characters", EXIT_USAGE, "usage")
     return text

@@ -123,24 +123,28 @@ def promote(
     targets = _targets(api, release, functions)
     if not targets:
         return fail(f"{release} has no function to promote", EXIT_NOT_FOUND, as_json=as_json, code="not_found")
-    moved = []
+    moved, wanted, changed = [], [], []
     body = {"breaking": breaking, "now": now, "skip_gates": skip_gates, "canary": canary}
-    wanted = []
+    is_move = canary is None or canary >= 100
     for target in targets:  # all checks of all functions come first, so that a failing one leaves no promote half done
         before = api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"], "dry_run": True})
         if canary and canary < 100 and before["release_id"] == target["release_id"]:
             say(f"{target['function']}:{tag} already points at {target['release_id']}: it needs no canary")
         else:
-            wanted.append(target)
-    for target in wanted:
+            wanted.append((target, before["version"]))
+    for target, version in wanted:
         moved.append(api.put(_tag_path({**target, "tag": tag}), {**body, "release_id": target["release_id"]}))
+        if is_move and moved[-1]["version"] == version:
+            say(f"{target['function']}:{tag} already points at {target['release_id']}: it has not moved")
+            continue
+        changed.append(moved[-1])
         if not as_json:
             _tell(moved[-1])
     if as_json:
         print_json({"data": moved})
-    elif canary is None or canary >= 100:
-        one = f"/{moved[0]['function']}" if len(moved) == 1 else ""
-        say(f"undo with: cozyctl rollback {moved[0]['owner']}/{moved[0]['endpoint']}{one}" + (f" --tag {tag}" if tag != "prod" else ""))
+    elif is_move and changed:  # where nothing has moved, a rollback would undo the move before this
+        one = f"/{changed[0]['function']}" if len(moved) == 1 else ""
+        say(f"undo with: cozyctl rollback {changed[0]['owner']}/{changed[0]['endpoint']}{one}" + (f" --tag {tag}" if tag != "prod" else ""))
     return 0
 
 

@@ -147,7 +147,11 @@ def webhooks(run_id: str, redeliver: bool, delivery: str | None, url: str, as_js
         last = each["tries"][-1] if each["tries"] else None
         answer = "" if last is None else str(last["status"] or "") + (f" {last['error']}" if last["error"] else "")
         took = "" if last is None else span(last["took_ms"])
-        shown.add_row(each["id"], each["event"], each["state"], str(len(each["tries"])), answer.strip(), took, each["url"])
+        state = each["state"]
+        if each.get("next_try_at"):
+            left_s = datetime.fromisoformat(each["next_try_at"]).timestamp() - time.time()
+            state += f", next try in {age(left_s)}" if each["tries"] and left_s > 0 else ""
+        shown.add_row(each["id"], each["event"], state, str(len(each["tries"])), answer.strip(), took, each["url"])
     print_tables(shown)
     return 0
 
