@@ -135,7 +135,8 @@ def flood(ctx: ActionContext, payload: Text) -> Out:
 
 @worker_function
 async def blocks_the_loop(ctx: ActionContext, payload: Text) -> Out:
-    time.sleep(1)
+    while not Path(payload.prompt).exists():
+        time.sleep(0.005)
     return Out("done")
 
 @worker_function

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import inherited_signals  # noqa: F401 - for its effect
+from tests import inherited_signals, patient_http  # noqa: F401 - for their effect
 from tests.async_tests import pytest_pyfunc_call  # noqa: F401 - a hook
 from tests.browser import browser, expect, tab  # noqa: F401 - fixtures
 from tests.readable_failures import pytest_runtest_makereport  # noqa: F401 - a hook

@@ -60,9 +60,15 @@ def alone(ctx: ActionContext, payload: In) -> Out:
         raise InterruptedError("canceled")
     return Out(payload.prompt)
 
+def stay(payload: In) -> None:
+    # For so many seconds, or until the file exists that the prompt names.
+    end = time.monotonic() + payload.seconds
+    while time.monotonic() < end and not (payload.prompt.startswith("/") and Path(payload.prompt).exists()):
+        time.sleep(0.005)
+
 @worker_function(ResourceRequirements(max_concurrency=1))
 def alone_and_stubborn(ctx: ActionContext, payload: In) -> Out:
-    time.sleep(payload.seconds)
+    stay(payload)
     return Out(payload.prompt)
 
 @worker_function()
@@ -72,6 +78,6 @@ def nap(ctx: ActionContext, payload: In) -> Out:
 
 @worker_function()
 def stubborn(ctx: ActionContext, payload: In) -> Out:
-    time.sleep(payload.seconds)
+    stay(payload)
     return Out("woke up")
 """

@@ -15,7 +15,6 @@ Every other snippet of these languages is an error: whoever writes a page decide
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
+from tests.free_ports import free_port
 
 CHECKED = ("python", "console", "bash", "sh", "toml", "json", "typescript")
 LIMIT_S = 60.0
@@ -66,7 +67,7 @@ class Session:
     def __init__(self, folder: Path, env: Mapping[str, str] = {}) -> None:
         self.cwd = folder
         self._scratch = folder
-        dev, up = _free_port(), _free_port()
+        dev, up = free_port(), free_port()
         self._ports = {"8081": str(dev), "8080": str(up)}
         self._servers: list[tuple[subprocess.Popen[bytes], Path]] = []
         home = folder.with_name(f"{folder.name}-home")
@@ -106,10 +107,10 @@ class Session:
                 os.killpg(process.pid, signal.SIGTERM)
         for process, _ in self._servers:
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
+                process.wait(60)
 
     def _write(self, snippet: Snippet) -> None:
         name, _, how = snippet.title.partition(" ")
@@ -222,9 +223,3 @@ def _settled(line: str) -> str:
     for varies, word in _VARIES:
         line = varies.sub(word, line)
     return line
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

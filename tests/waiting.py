@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 LOOK_AGAIN_S = 0.005
 
 

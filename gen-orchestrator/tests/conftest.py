@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import inherited_signals  # noqa: F401 - for its effect
+import patient_http  # noqa: F401 - for its effect
 import pytest
 from async_tests import pytest_pyfunc_call  # noqa: F401 - a hook
 from browser import browser, expect, tab  # noqa: F401 - fixtures

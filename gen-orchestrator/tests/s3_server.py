@@ -68,7 +68,7 @@ class S3Server:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
         for port in self._ports.values():  # it makes sockets beside its ports, and leaves them
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # its own place for them
                 path.unlink(missing_ok=True)

@@ -2,21 +2,14 @@
 
 import json
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import httpx
+from free_ports import free_port
 from platform_process import PlatformProcess
 
 PROGRAM = Path(sys.executable).parent / "gen-orchestrator"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ServeProcess(PlatformProcess):

@@ -113,7 +113,7 @@ def on_a_terminal(arguments: list[str], cwd: Path) -> str:
                 seen += chunk
         except OSError:
             pass
-        process.wait(20)
+        process.wait(60)
     os.close(ours)
     return seen.decode()
 
@@ -138,7 +138,7 @@ def test_a_closed_pipe_cancels_the_run_without_a_word(project: Callable[..., Pat
         assert process.stdout.read(3) == b"w0 "
         process.stdout.close()
         said = process.stderr.read().decode()
-        assert process.wait(30) == 141
+        assert process.wait(60) == 141
     for word in ("BrokenPipe", "Traceback", "Exception ignored", "error:"):
         assert word not in said
 
@@ -164,7 +164,7 @@ def test_dev_says_json_from_its_first_line(project: Callable[..., Path]) -> None
         first = json.loads(process.stderr.readline())
         process.terminate()
         rest = process.stderr.read()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert first["event"] == "dev.listening"
     assert first["functions"] == ["f"]
     assert all(json.loads(line) for line in rest.splitlines())

@@ -115,7 +115,7 @@ async def test_digits_with_torch_as_another_user(build: Build, project: Project,
         assert ordered.stderr is not None
         address = None
         while address is None:
-            line = await asyncio.wait_for(ordered.stderr.readline(), 30)
+            line = await asyncio.wait_for(ordered.stderr.readline(), 60)
             assert line
             address = re.match(rb"listening on (\S+)", line)
         async with container(name, env=env | worker_env(address[1].decode())):

@@ -106,7 +106,7 @@ def test_files_go_with_the_run_however_it_ends(served: Served, ending: str) -> N
         assert http.post(run.headers["location"] + "/cancel").json()["status"] == "canceled"
     else:
         with pytest.raises(httpx.ReadTimeout):
-            http.post("/v1/run/nap", files=parts({"seconds": 30}, image=FILE), timeout=0.3)
+            http.post("/v1/run/nap", files=parts({"seconds": 30}, image=FILE), timeout=httpx.Timeout(60, read=0.3))
     served.runner.until(served.is_clean)
 
 
@@ -179,7 +179,7 @@ def test_an_idempotency_key_joins_a_run_in_progress_and_leaving_it_cancels_nothi
     key = {"idempotency-key": "k-join"}
     started = http.post("/v1/run/nap", json={"seconds": 1}, headers={**key, "prefer": "respond-async"})
     with pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/run/nap", json={"seconds": 1}, headers=key, timeout=0.2)
+        http.post("/v1/run/nap", json={"seconds": 1}, headers=key, timeout=httpx.Timeout(60, read=0.2))
     joined = http.post("/v1/run/nap", json={"seconds": 1}, headers=key)
     assert joined.json()["run_id"] == started.json()["id"]
     assert joined.json()["output"] == {"text": "slept"}

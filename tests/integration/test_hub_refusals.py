@@ -176,10 +176,8 @@ def test_a_cancel_does_not_wait_for_a_listing() -> None:
 
     def listing() -> None:
         cancel.set()
-        asked.wait(20)
+        asked.wait()
 
-    began_s = time.monotonic()
     with pytest.raises(DownloadCanceledError):
-        until_cancelled(listing, cancel)
+        until_cancelled(listing, cancel)  # the listing would never end
     asked.set()
-    assert time.monotonic() - began_s < 10

@@ -67,7 +67,7 @@ async def test_an_exception_of_any_kind_ends_its_run_on_the_wire(start_worker: S
 
         async def result(function: str, payload: Any) -> RunResult:
             run = await scheduler.start_run(function, payload)
-            found = await run.result(10)
+            found = await run.result(60)
             await scheduler.until(lambda: run.results == [found])
             assert [event.event_type for event in run.events][-1] in ("task.completed", "metrics.compute.completed")
             return found
@@ -93,7 +93,7 @@ async def test_an_exception_of_any_kind_ends_its_run_on_the_wire(start_worker: S
                 found = await result("aecho", {"kind": "x"})
                 assert found.error_type == "internal"
                 continue
-            assert await scheduler.call("aecho", {"kind": "next"}, timeout_s=10) == {"text": "next", "value": None}
+            assert await scheduler.call("aecho", {"kind": "next"}, timeout_s=60) == {"text": "next", "value": None}
         assert scheduler.stale == []
         assert len(worker.logged("run.async_loop_interrupted")) >= 2
 
@@ -165,7 +165,7 @@ async def test_a_flood_of_events_is_bounded_and_loses_no_result(start_worker: St
         await scheduler.worker()
         await scheduler.call("flood", {"count": 10})
         before = memory_bytes(worker.process.pid)
-        assert (await scheduler.call("flood", {"count": 2000}, timeout_s=30))["text"] == "ok"
+        assert (await scheduler.call("flood", {"count": 2000}, timeout_s=60))["text"] == "ok"
         assert memory_bytes(worker.process.pid) - before < 80 << 20, "200 MB were emitted"
 
 
@@ -201,15 +201,16 @@ def test_a_blocked_event_loop_is_left_when_its_run_ends(runner: Runner) -> None:
     answer = runner.run("loops", {"kind": "block", "steps": 30.0}, timeout_ms=200).json()
     assert answer["code"] == "timeout"
     # The blocked function keeps its slot, as one that ignores its cancel does, so another process is asked whether the next one runs.
-    runner.until(lambda: "run.async_loop_left" in runner.log.read_text(), 10)
+    runner.until(lambda: "run.async_loop_left" in runner.log.read_text())
 
 
 async def test_async_functions_run_while_one_blocks_the_loop_that_was_theirs(start_worker: Start, project: Callable[..., Path]) -> None:
     async with LoopbackScheduler() as scheduler:
         start_worker(project(CODE), scheduler.address)
         await scheduler.worker()
-        blocked = await scheduler.start_run("loops", {"kind": "block", "steps": 20.0}, timeout_ms=200)
+        blocked = await scheduler.start_run("loops", {"kind": "block", "steps": 60.0}, timeout_ms=200)
         waiting = await scheduler.start_run("aecho", {"kind": "waited"})
         assert (await blocked.result()).error_type == "fatal"
-        assert msgspec.msgpack.decode((await waiting.result(10)).output)["text"] == "waited"
-        assert (await scheduler.call("aecho", {"kind": "new"}, timeout_s=1))["text"] == "new"
+        # Both before the blocked loop is free again.
+        assert msgspec.msgpack.decode((await waiting.result(50)).output)["text"] == "waited"
+        assert (await scheduler.call("aecho", {"kind": "new"}, timeout_s=50))["text"] == "new"

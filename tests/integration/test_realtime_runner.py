@@ -38,7 +38,7 @@ async def end_of(client: ClientConnection) -> tuple[int, str]:
     """The close code and reason, once all else is read."""
     try:
         while True:
-            await asyncio.wait_for(client.recv(), 30)
+            await asyncio.wait_for(client.recv(), 60)
     except websockets.ConnectionClosed as closed:
         assert closed.rcvd is not None
         return closed.rcvd.code, closed.rcvd.reason

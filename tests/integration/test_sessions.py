@@ -72,7 +72,7 @@ class Client:
         self._news.set()
 
     async def until(self, check: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not check():
                 self._news.clear()
                 await self._news.wait()

@@ -77,7 +77,7 @@ def test_the_dev_runner_serves_on(folder: Path, tmp_path: Path) -> None:
         slow = [runner.http.post("/v1/run/match", json={"text": SLOW}, headers={"prefer": "respond-async"}) for _ in range(5)]
         assert runner.run("echo", {"text": "x"}).json()["output"] == {"text": "x"}
         for answer in slow:
-            run = runner.http.get(answer.headers["location"], params={"wait": 30}).json()
+            run = runner.http.get(answer.headers["location"], params={"wait": 60}).json()
             assert (run["status"], run["error"]["errors"][0]["pointer"]) == ("failed", "/text")
         for payload, message in BAD:
             assert message in runner.run("match", payload).json()["error_message"]

@@ -82,7 +82,7 @@ async def test_short_streams_are_redialled_without_growing_delays(start_worker: 
         settings = {"RECONNECT_DELAY": "1", "RECONNECT_MAX_DELAY": "60", "RECONNECT_JITTER_SECONDS": "0"}
         start_worker(folder, scheduler.address, **settings)
         for number, (code, details) in enumerate([("OK", ""), ("UNAVAILABLE", "restarting"), ("OK", ""), ("INTERNAL", "x"), ("OK", "")]):
-            await scheduler.until(lambda number=number: scheduler.streams == number + 1 and bool(scheduler.workers), 10)  # type: ignore[misc]
+            await scheduler.until(lambda number=number: scheduler.streams == number + 1 and bool(scheduler.workers))  # type: ignore[misc]
             await scheduler.end_streams(code, details)
         await scheduler.worker(10)  # doubling, they would be 16 s by now
         assert await scheduler.call("echo", {"prompt": "x"}) == {"text": "x"}

@@ -56,7 +56,7 @@ async def test_a_bad_run_id_is_refused_and_nothing_is_removed(
             await scheduler.worker()
             for run_id in [*BAD, str(tmp_path / "victim")]:
                 run = await scheduler.start_run("look", {"image": {"ref": "x"}}, run_id=run_id)
-                result = await run.result(10)
+                result = await run.result(60)
                 assert (result.run_id, result.error_type, result.retryable) == (run_id, "validation", False)
                 assert "expected 1 to 128 letters" in result.safe_message
                 assert len(result.safe_message) < 1000
@@ -64,7 +64,7 @@ async def test_a_bad_run_id_is_refused_and_nothing_is_removed(
                 assert files.requests == []
                 assert not run.of_type("task.started")
                 without_files = await scheduler.start_run("echo", {}, run_id=run_id)
-                assert (await without_files.result(10)).error_type == "validation"
+                assert (await without_files.result(60)).error_type == "validation"
             # An id that is the name of a folder of the worker's own, in a program that did not know this rule.
             await scheduler.call("look", {"image": {"ref": "x"}}, owner="me")
             await scheduler.call("look", {"image": {"ref": "x"}}, owner="me", run_id="input-cache")

@@ -37,7 +37,7 @@ def folder(project: Callable[..., Path]) -> Path:
 )
 def test_what_cannot_start_says_why(start_worker: Start, folder: Path, env: dict[str, str], said: str) -> None:
     worker = start_worker(folder, "127.0.0.1:1", **env)
-    assert worker.process.wait(20) == 1
+    assert worker.process.wait(60) == 1
     assert said in worker.log
     assert worker.logged("worker.fatal")[0]["exit_code"] == 1
 
@@ -49,7 +49,7 @@ def test_a_module_that_cannot_be_imported_ends_it(start_worker: Start, folder: P
     (module,) = (folder / "src").glob("*/main.py")
     module.write_text("import not_there_at_all")
     worker = start_worker(folder, "127.0.0.1:1", GEN_WORKER_MANIFEST_PATH=str(manifest))
-    assert worker.process.wait(20) == 1
+    assert worker.process.wait(60) == 1
     assert "not_there_at_all" in worker.log
 
 
@@ -57,7 +57,7 @@ def test_a_version_that_does_not_fit(start_worker: Start, folder: Path) -> None:
     cozy = folder / "cozy.toml"
     cozy.write_text(cozy.read_text().replace(">=0.2.0,<0.3.0", ">=9"))
     worker = start_worker(folder, "127.0.0.1:1")
-    assert worker.process.wait(20) == 2
+    assert worker.process.wait(60) == 2
     assert "does not satisfy gen_worker = '>=9'" in worker.log
 
 

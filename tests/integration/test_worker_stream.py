@@ -40,7 +40,7 @@ class Scheduler:
         self.news.set()
 
     async def until(self, check: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not check():
                 self.news.clear()
                 await self.news.wait()
@@ -57,7 +57,7 @@ class Worker:
             await self.stream.send(codec.encode(message))
 
     async def heard(self) -> m.Message:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             data = await self.stream.receive()
         assert data is not None, self.stream.ended
         return codec.decode(data)
@@ -73,7 +73,7 @@ class Worker:
                     return
 
     async def ended(self) -> Ended:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await self.stream.receive() is not None:
                 pass
         return self.stream.ended

@@ -245,7 +245,7 @@ async def attempt(made: Bench, sabotage: Sabotage, scenario: str) -> Heard:
         socket.frame_in(b"hello")
         options = {**options, "socket": socket}
     heard = made.start(spec, payload, **options)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (sabotage.count("hooks.ended") and sabotage.count("hooks.released")):
             if "canceled" in scenario and ENTERED.is_set():
                 heard.token.cancel()

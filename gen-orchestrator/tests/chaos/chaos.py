@@ -18,8 +18,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[2] / "tests")]
 
+from free_ports import free_port  # noqa: E402
 from platform_process import PlatformProcess, write_project  # noqa: E402
-from serve_process import ServeProcess, free_port  # noqa: E402
+from serve_process import ServeProcess  # noqa: E402
 from storm import Plan, Report, Storm  # noqa: E402
 
 SCALING = "\n[scaling]\nmin = 2\nmax = 3\n"

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from bounded_platform import CLIENTS, Bounded
+from free_ports import free_port
 from platform_process import COZYCTL, PlatformProcess, write_project
-from serve_process import ServeProcess, free_port
+from serve_process import ServeProcess
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ def test_callers_whose_runs_finish_in_time_get_their_results(platform: PlatformP
         waiting = threads.submit(platform.invoke, "sleep", {"seconds": 2, "text": "kept", "folder": str(tmp_path)})
         platform.until(lambda: (tmp_path / "notes").exists())
         platform.process.send_signal(signal.SIGINT)
-        answer = waiting.result(30)
+        answer = waiting.result(60)
     assert (answer.status_code, answer.json()["output"]["text"]) == (200, "kept")
     assert platform.wait_for_end() == 0
 

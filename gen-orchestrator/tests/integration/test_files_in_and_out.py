@@ -21,7 +21,7 @@ def test_a_form_brings_files_and_texts(platform: PlatformProcess) -> None:
     assert ref == f"runs/{run['id']}/inputs/0-a_b.txt"
     assert platform.http.get(f"/v1/files/local/{ref}").text == "first"
     again = platform.http.post(f"/v1/runs/{run['id']}/retry").json()
-    assert platform.run(again["id"], 30)["output"] == run["output"]
+    assert platform.run(again["id"], 60)["output"] == run["output"]
     envelope = json.dumps({"payload": {"title": "t"}, "priority": "high", "timeout_s": 30})
     one = post_form(platform, [("image", ("a", b"x")), ("more[0]", ("b", b"y"))], {"payload": envelope, "words": "one"})
     assert (one.json()["output"]["texts"], one.json()["output"]["title"], one.json()["output"]["words"]) == (["x", "y"], "t", ["one"])

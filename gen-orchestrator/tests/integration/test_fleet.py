@@ -65,13 +65,13 @@ def littered(platform: PlatformProcess, folder: Path) -> list[int]:
 def test_workers_die_with_the_platform_and_all_that_they_started(platform: PlatformProcess, tmp_path: Path) -> None:
     pids = littered(platform, tmp_path)
     platform.kill()
-    platform.until(lambda: not any(map(is_alive, pids)), 10)
+    platform.until(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_killed_worker_leaves_nothing_behind(platform: PlatformProcess, tmp_path: Path) -> None:
     pids = littered(platform, tmp_path)
     kill(pids[0])
-    platform.until(lambda: not any(map(is_alive, pids)), 10)
+    platform.until(lambda: not any(map(is_alive, pids)))
     assert platform.invoke("echo", {"text": "the next one"}).json()["status"] == "succeeded"
     platform.kill()  # the run that goes on would hold up the end
 
@@ -96,7 +96,7 @@ def test_a_platform_that_is_told_twice_to_end_leaves_nothing_behind(platform: Pl
         pass
     platform.process.send_signal(signal.SIGTERM)
     assert platform.wait_for_end() == 130
-    platform.until(lambda: not any(map(is_alive, pids)), 10)
+    platform.until(lambda: not any(map(is_alive, pids)))
 
 
 def test_what_outlives_the_platform_is_found_again_when_it_was_killed_itself(platform: PlatformProcess, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_outlives_the_platform_is_found_again_when_it_was_killed_itself(pla
     second.mkdir()
     pids = [*first, *littered(platform, second)]
     platform.kill()
-    platform.until(lambda: not any(map(is_alive, pids)), 10)
+    platform.until(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_worker_that_somebody_else_tells_to_end_has_not_crashed(platform: PlatformProcess) -> None:
@@ -158,17 +158,17 @@ def test_a_minimum_is_kept(start: Start) -> None:
 
 def test_a_worker_that_ignores_a_cancel_is_replaced_with_all_it_started(start: Start, tmp_path: Path) -> None:
     platform = start()
-    neighbour = platform.submit("sleep", {"seconds": 14, "text": "neighbour"})
+    neighbour = platform.submit("sleep", {"seconds": 600})
     run_id = platform.submit("deaf", {"seconds": 600, "folder": str(tmp_path)})
     platform.until(lambda: (tmp_path / "notes").exists())
     (before,) = platform.worker_pids().values()
     platform.http.post(f"/v1/runs/{run_id}/cancel")
-    platform.until(lambda: not is_alive(before), 30)
-    platform.until(lambda: not is_alive(int((tmp_path / "notes").read_text())), 10)
-    assert platform.run(run_id, 10)["status"] == "canceled"
+    platform.until(lambda: not is_alive(before))
+    platform.until(lambda: not is_alive(int((tmp_path / "notes").read_text())))
+    assert platform.run(run_id, 60)["status"] == "canceled"
     assert platform.invoke("echo", {"text": "at once"}).json()["status"] == "succeeded"
-    done = platform.run(neighbour, 60)
-    assert (done["status"], done["attempt"]) == ("succeeded", 2)
+    platform.until(lambda: (run := platform.run(neighbour))["status"] == "running" and run["attempt"] == 2)
+    platform.http.post(f"/v1/runs/{neighbour}/cancel")
 
 
 def test_a_worker_that_stops_is_replaced_once_a_runs_time_is_over(start: Start) -> None:
@@ -179,7 +179,7 @@ def test_a_worker_that_stops_is_replaced_once_a_runs_time_is_over(start: Start) 
     os.kill(before, signal.SIGSTOP)
     done = platform.run(run_id, 60)
     assert (done["status"], done["error"]["code"]) == ("failed", "timeout")
-    platform.until(lambda: not is_alive(before), 10)
+    platform.until(lambda: not is_alive(before))
     assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
 
 
@@ -191,7 +191,7 @@ def test_a_worker_that_goes_bad_is_drained_and_replaced(start: Start) -> None:
     for _ in range(3):
         assert platform.invoke("broken").json()["status"] == "failed"
     platform.until(lambda: before not in platform.worker_pids())
-    done = platform.run(slow, 30)
+    done = platform.run(slow, 60)
     assert (done["status"], done["attempt"], done["output"]["text"]) == ("succeeded", 1, "finished")
     assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
 
@@ -224,7 +224,7 @@ def test_a_worker_joins_by_hand(platform: PlatformProcess) -> None:
         assert made["worker_id"][:12] in listed.stdout
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(60)
 
 
 def test_workers_killed_after_they_served_are_replaced_at_once(start: Start) -> None:

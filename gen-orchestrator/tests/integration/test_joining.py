@@ -94,7 +94,7 @@ async def test_registrations_that_cannot_be_taken_say_why(tokens: WorkerTokens, 
 
 @in_a_loop
 async def test_a_token_is_renewed_before_it_is_over(tokens: WorkerTokens) -> None:
-    async with Scheduler(tokens) as scheduler, asyncio.timeout(30):
+    async with Scheduler(tokens) as scheduler, asyncio.timeout(60):
         first = tokens.issue(msgspec.structs.replace(ME, life_s=4.0))
         async with scheduler.joined(first, hello()) as stream:
             while True:
@@ -117,7 +117,7 @@ def test_others_can_verify_tokens_with_the_published_keys(tokens: WorkerTokens) 
 @in_a_loop
 async def test_a_worker_that_refuses_because_it_drains_gets_no_more(tokens: WorkerTokens) -> None:
     """One that an earlier leader has sent away joins the next one while its last runs go on."""
-    async with Scheduler(tokens) as scheduler, asyncio.timeout(30), scheduler.joined(tokens.issue(ME), hello()) as stream:
+    async with Scheduler(tokens) as scheduler, asyncio.timeout(60), scheduler.joined(tokens.issue(ME), hello()) as stream:
         refusal = Event("r1", "task.rejected", b'{"reason":"worker_draining","function_name":"f"}')
         await stream.send(codec.encode(refusal))
         while (worker := scheduler.pool.get("w1")) is None or not worker.draining:

@@ -1,6 +1,5 @@
 """`durable = false`: runs with a waiting caller are stored when they end; runs without one are durable as usual."""
 
-import time
 from pathlib import Path
 
 from platform_process import PlatformProcess, read_events
@@ -46,9 +45,7 @@ def test_it_is_tried_again_canceled_and_failed_as_others_are(platform: PlatformP
         "POST", "/v1/local/probe/tokens", json={"payload": {"times": 10_000, "seconds": 0.01}}, headers={"accept": "text/event-stream"}
     ) as stream:
         run_id = stream.headers["x-run-id"]
-        began_s = time.monotonic()
         assert platform.http.post(f"/v1/runs/{run_id}/cancel").json()["status"] == "canceled"
-        assert time.monotonic() - began_s < 20
         assert list(read_events(stream))[-1][2]["status"] == "canceled"
     wrong = platform.invoke("tokens", {"times": "x"})
     assert (wrong.status_code, platform.run(wrong.json()["id"])["status"]) == (400, "failed")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from platform_process import PlatformProcess
 from published_worker import published_worker, write_published_project
 from realtime_served import Served, end_of
-from serve_process import free_port
 from waiting import eventually
 
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens, id_by_hand

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import websockets
+from free_ports import free_port
 from platform_process import PlatformProcess
 from realtime_served import Served, end_of, up_served
-from serve_process import ServeProcess, free_port
+from serve_process import ServeProcess
 from waiting import eventually
 
 ONE_WORKER = "[scaling]\nmax = 1\nidle_s = 600\n"

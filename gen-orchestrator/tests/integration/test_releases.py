@@ -167,7 +167,7 @@ def test_a_release_can_be_called_by_its_id(platform: PlatformProcess) -> None:
     run = platform.invoke(f"version@{new}").json()
     assert (run["release_id"], run["tag"]) == (new, f"@{new}")
     again = platform.http.post(f"/v1/runs/{run['id']}/retry").json()
-    assert platform.run(again["id"], 30)["output"]["text"] == "2", "a retry runs the same release"
+    assert platform.run(again["id"], 60)["output"]["text"] == "2", "a retry runs the same release"
     unknown = platform.invoke(f"version@{new[:-1]}")
     assert (unknown.status_code, new in unknown.json()["detail"]) == (404, True)
     assert platform.http.post(f"/v1/local/other/version@{new}", json={}).status_code == 404

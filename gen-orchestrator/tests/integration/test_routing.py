@@ -32,7 +32,7 @@ async def test_nobody_waits_behind_a_run_that_waits_for_another_worker(tmp_path:
     settings = FunctionSettings(model_fields=("model",), models_by_key={"a": "ref-a", "b": "ref-b"})
     first = msgspec.structs.replace(worker_with(ModelTier("ref-a", "vram", 50 * GB)), instance_id="i1")
     second = msgspec.structs.replace(worker_with(ModelTier("ref-a", "disk", 50 * GB), ModelTier("ref-b", "disk", GB)), instance_id="i2")
-    async with Scheduler(tokens) as scheduler, asyncio.timeout(30):
+    async with Scheduler(tokens) as scheduler, asyncio.timeout(60):
         hot = tokens.issue(WorkerClaims("hot", "ann", "rel"))
         other = tokens.issue(WorkerClaims("other", "ann", "rel"))
         async with scheduler.joined(hot, first), scheduler.joined(other, second):

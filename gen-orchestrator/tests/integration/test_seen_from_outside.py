@@ -65,7 +65,7 @@ def test_the_callers_trace_reaches_the_function(platform: PlatformProcess) -> No
     assert answer.json()["output"]["text"] == CALLER
     assert platform.invoke("trace", headers={"traceparent": "nonsense"}).json()["output"]["text"] == ""
     again = platform.http.post(f"/v1/runs/{answer.json()['id']}/retry").json()["id"]
-    assert platform.run(again, 30)["output"]["text"] == ""
+    assert platform.run(again, 60)["output"]["text"] == ""
 
 
 @pytest.mark.parametrize("program", ["up", "serve"])

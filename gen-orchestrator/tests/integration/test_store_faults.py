@@ -38,7 +38,7 @@ class Database:
         for each in (pid, *map(int, children)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-        until(lambda: all(_is_gone(each) for each in (pid, *map(int, children))), 30)
+        until(lambda: all(_is_gone(each) for each in (pid, *map(int, children))))
         # Where nobody reaps it, the dead server's id still exists, and its locks would count.
         pgdata = Path(self._server.pgdata)
         for lock in [pgdata / "postmaster.pid", *pgdata.glob(".s.PGSQL.*.lock")]:
@@ -169,7 +169,7 @@ def test_doctor_says_what_is_not_promised(database: Database, tmp_path: Path) ->
     database.psql("alter system set fsync = off")
     database.psql("alter system set synchronous_commit = off")  # our connections set it, whatever the server's default is
     database.psql("select pg_reload_conf()")
-    until(lambda: "off" in database.psql("show fsync"), 30)
+    until(lambda: "off" in database.psql("show fsync"))
     status, text = doctor("--store", database.url)
     assert status == 1
     assert text.count("not promised") == 1
@@ -277,7 +277,7 @@ def test_a_full_disk_refuses_new_runs_and_keeps_the_others(project: Path, tmp_pa
         assert http.get("/readyz").status_code == 200
         assert http.get("/v1/runs").status_code == 200
         ended_s = time.monotonic() + 6  # longer than a lease, and than the run
-        until(lambda: time.monotonic() > ended_s, 30)
+        until(lambda: time.monotonic() > ended_s)
         assert submit("x" * 4096) == 507
         inside.unlink()
         until(lambda: submit("room again") == 202, 60)

@@ -119,7 +119,7 @@ def test_a_cancel_ends_a_run(server: Server) -> None:
     while server.http.get(location).json()["status"] not in ("running", "canceled"):
         pass
     assert server.http.post(f"{location}/cancel").status_code == 200
-    run = server.http.get(location, params={"wait": 30}).json()
+    run = server.http.get(location, params={"wait": 60}).json()
     assert (run["status"], run["error"]["code"]) == ("canceled", "canceled")
 
 

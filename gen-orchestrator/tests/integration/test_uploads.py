@@ -319,7 +319,7 @@ def test_the_end_of_a_run_seals_its_files_in_a_bucket(bucket: s3_server.S3Server
         other = platform.submit("save-as", {"text": "shared/c.txt", "seconds": 600})
         platform.until(lambda: platform.run(other)["status"] == "running" and any(other in key for key in objects(bucket)))
         bucket.process.kill()
-        bucket.process.wait(30)
+        bucket.process.wait(60)
         away = platform.http.put("/v1/files/local/y", content=b"y")
         assert (away.status_code, away.json()["code"]) == (503, "storage"), away.text
         kept = save(platform, other, 1, "nowhere")

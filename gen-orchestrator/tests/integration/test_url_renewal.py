@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from free_ports import free_port
 from model_project import CODE, COZY_TOML, safetensors, verb, write_model
 from platform_process import PlatformProcess
 from published_worker import published_worker
 from scheduler_on_a_port import hello, in_a_loop
-from serve_process import free_port
 
 from gen_orchestrator.auth.worker_tokens import WorkerClaims, WorkerTokens, id_by_hand
 from gen_worker.transport.grpc_client import GrpcDialer, Tls

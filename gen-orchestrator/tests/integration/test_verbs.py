@@ -7,7 +7,6 @@ import pty
 import re
 import signal
 import subprocess
-import time
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def test_a_stream_that_nobody_reads_any_more_is_canceled(platform: PlatformProce
     child.stdout.close()
     assert child.wait(60) == 141
     run = platform.http.get("/v1/runs", params={"function": "words"}).json()["data"][0]["id"]
-    assert platform.run(run, 30)["status"] == "canceled"
+    assert platform.run(run, 60)["status"] == "canceled"
 
 
 @pytest.mark.parametrize("columns", [80, 72])
@@ -187,10 +186,10 @@ def test_ctrl_c_cancels_the_run(platform: PlatformProcess) -> None:
     child = subprocess.Popen([str(COZYCTL), "invoke", "local/probe/sleep", "-i", "seconds=60"], env=env, stderr=subprocess.PIPE, text=True)
     run = platform.until(lambda: next(iter(platform.http.get("/v1/runs", params={"status": "running"}).json()["data"]), None))
     child.send_signal(signal.SIGINT)
-    assert child.wait(30) == 130
+    assert child.wait(60) == 130
     assert child.stderr is not None
     child.stderr.close()
-    assert platform.run(run["id"], 10)["status"] == "canceled"
+    assert platform.run(run["id"], 60)["status"] == "canceled"
 
 
 def test_runs_are_listed_explained_canceled_and_repeated(platform: PlatformProcess) -> None:
@@ -199,7 +198,7 @@ def test_runs_are_listed_explained_canceled_and_repeated(platform: PlatformProce
     assert first in listed.stdout, listed.stdout
     assert "chosen because: no_models" in verb(platform, "runs", "get", first, "--why").stdout
     again = verb(platform, "runs", "retry", first).stdout.strip()
-    assert platform.run(again, 30)["parent_id"] == first
+    assert platform.run(again, 60)["parent_id"] == first
     assert "succeeded" not in verb(platform, "runs", "watch", again).stderr
     slow = platform.submit("sleep", {"seconds": 60})
     assert verb(platform, "runs", "cancel", slow).stdout.strip() == "canceled"
@@ -207,9 +206,7 @@ def test_runs_are_listed_explained_canceled_and_repeated(platform: PlatformProce
 
 
 def test_an_async_invoke_comes_back_at_once(platform: PlatformProcess) -> None:
-    began_s = time.monotonic()
-    done = verb(platform, "invoke", "local/probe/sleep", "-i", "seconds=30", "--async", "--json")
-    assert time.monotonic() - began_s < 25
+    done = verb(platform, "invoke", "local/probe/sleep", "-i", "seconds=600", "--async", "--json")
     run = json.loads(done.stdout)
     assert run["status"] in ("queued", "starting", "running")
     platform.http.post(f"/v1/runs/{run['id']}/cancel")

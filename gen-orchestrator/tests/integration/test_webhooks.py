@@ -37,7 +37,7 @@ def deliveries(platform: PlatformProcess, run_id: str) -> list[dict[str, Any]]:
 
 def test_the_end_of_a_run_is_told_signed(platform: PlatformProcess, receiver: Receiver) -> None:
     run = platform.invoke("echo", {"text": "a"}, webhook=receiver.url).json()
-    headers, body = receiver.messages.get(timeout=30)
+    headers, body = receiver.messages.get(timeout=60)
     message = json.loads(body)
     assert (message["type"], message["data"]["id"], message["data"]["output"]["text"]) == ("run.succeeded", run["id"], "a")
     assert platform.run(run["id"]) == {**message["data"], "input": {"text": "a"}}

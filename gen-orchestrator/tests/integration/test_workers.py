@@ -27,7 +27,7 @@ def test_what_a_worker_writes_is_read_from_any_place(platform: PlatformProcess) 
     assert any("run.failed" in line for line in first["lines"]), first
     assert platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"]}).json()["lines"] == []
     platform.invoke("refuse")
-    more = platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"], "wait": 20}).json()
+    more = platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"], "wait": 60}).json()
     assert any("run.failed" in line for line in more["lines"])
     for path, status in (
         ("nobody/logs", 404),
@@ -59,7 +59,7 @@ def test_logs_on_the_command_line(platform: PlatformProcess) -> None:
     while answer.json()["id"] not in following.stdout.readline():
         pass
     following.send_signal(signal.SIGINT)
-    assert following.wait(30) == 130
+    assert following.wait(60) == 130
     following.stdout.close()
     assert following.stderr is not None
     following.stderr.close()
@@ -72,7 +72,7 @@ def test_a_drained_worker_ends_its_runs_and_is_replaced(platform: PlatformProces
     done = verb(platform, "drain", worker)
     assert (done.returncode, done.stdout.split()) == (0, [worker, "draining"]), done
     assert platform.invoke("echo", {"text": "by another"}).json()["worker_id"] != worker
-    run = platform.run(run_id, 30)
+    run = platform.run(run_id, 60)
     assert (run["status"], run["attempt"], run["worker_id"]) == ("succeeded", 1, worker)
     assert verb(platform, "drain", "nobody").returncode == 3
 
@@ -84,7 +84,7 @@ def test_a_queued_run_says_what_it_waits_for(platform: PlatformProcess) -> None:
     routing = platform.run(second)["routing"]
     assert (routing["reason"], routing["queue_depth"]) == ("busy", 1), routing
     assert "it waits (busy): the only worker is busy; 1 run of one-at-a-time" in verb(platform, "runs", "get", second, "--why").stdout
-    assert platform.run(second, 30)["status"] == "succeeded"
+    assert platform.run(second, 60)["status"] == "succeeded"
     assert platform.run(second)["routing"]["reason"] == "no_models"
 
 

@@ -143,7 +143,7 @@ async def test_gpu_seconds_are_those_of_the_day_that_the_clock_says() -> None:
     assert await leader.submit() == "gpu_seconds", "put back to a day that was used up"
     for far_s, expected in ((-1e12, "gpu_seconds"), (1e13, "-")):  # far before, all that ended counts
         clock.wall_s = far_s
-        assert expected in await asyncio.wait_for(leader.submit(), 30), far_s
+        assert expected in await asyncio.wait_for(leader.submit(), 60), far_s
     await leader.writer.close()
 
 
