@@ -17,6 +17,7 @@ from gen_worker.contract.files import FILE_ROUTE, OWNER_HEADER, SHA256_HEADER, S
 from gen_worker.errors import AuthError, FatalError, RetryableError, StorageError, ValidationError
 from gen_worker.names import whole_number
 from gen_worker.net.retry import PASSING, HttpError, PassingError, Retries, RetryPolicy, asked_s
+from gen_worker.net.writing_out import WritingOut
 from gen_worker.shared_files import open_own
 from gen_worker.texts import counted
 
@@ -98,11 +99,12 @@ class FileApi:
                 self._check(status, fields, response, f"input {ref[:200]!r}", is_input=True)
                 size_bytes = 0
                 with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                    out = WritingOut(file)
                     for chunk in response.iter_stream():
                         size_bytes += len(chunk)
                         if max_bytes and size_bytes > max_bytes:
                             raise FileTooLargeError(f"input {ref[:200]!r} has more than the {max_bytes} bytes that are allowed")
-                        file.write(chunk)
+                        out.write(chunk)
                 declared = whole_number(fields.get("content-length", ""))
                 if declared is not None and declared != size_bytes:
                     raise PassingError(f"ended after {size_bytes} of {declared} bytes")

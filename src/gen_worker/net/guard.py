@@ -17,6 +17,7 @@ from gen_worker.names import whole_number
 from gen_worker.net.public_addresses import is_public, why_not_public
 from gen_worker.net.public_urls import BlockedURLError, PublicURL, read_host, read_url
 from gen_worker.net.retry import asked_s
+from gen_worker.net.writing_out import WritingOut
 from gen_worker.shared_files import open_own
 
 __all__ = ["BlockedURLError", "DownloadError", "Downloaded", "GuardedBackend", "GuardedDownloader", "TooLargeError", "is_public"]
@@ -158,13 +159,14 @@ class GuardedDownloader:
     def _copy(self, response: httpcore.Response, path: Path, max_bytes: int, deadline_s: float) -> int:
         size_bytes = 0
         with os.fdopen(open_own(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+            out = WritingOut(file)
             for chunk in response.iter_stream():
                 size_bytes += len(chunk)
                 if max_bytes and size_bytes > max_bytes:
                     raise TooLargeError(f"more than the {max_bytes} bytes that are allowed")
                 if time.monotonic() > deadline_s:
                     raise DownloadError(f"took longer than {TOTAL_TIMEOUT_S:.0f} s")
-                file.write(chunk)
+                out.write(chunk)
         return size_bytes
 
 

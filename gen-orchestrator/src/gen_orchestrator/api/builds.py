@@ -7,14 +7,15 @@ import msgspec
 
 from gen_orchestrator.api.absent import absent
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.blob_bodies import not_kept
+from gen_orchestrator.api.blob_bodies import not_kept, take_body
 from gen_orchestrator.api.plain_text import checked_text
 from gen_orchestrator.auth.keys import Keys
 from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.builds import Build, Builds, QueueFullError
 from gen_orchestrator.hub.image_builder import reference_problem
-from gen_worker.http.asgi import BodyReader, Request, RequestError
+from gen_worker.http.asgi import Request, RequestError
 from gen_worker.names import did_you_mean, is_run_id
+from gen_worker.net.writing_out import WritingOut
 
 MAX_ARCHIVE_BYTES = 256 << 20
 MAX_MESSAGE_CHARACTERS = 2000
@@ -72,12 +73,8 @@ class BuildRoutes:
 
     @staticmethod
     async def _receive(request: Request, path: Path) -> None:
-        reader = BodyReader(request, MAX_ARCHIVE_BYTES)
         with path.open("xb") as file:
-            while not reader.ended:
-                chunk = await reader.next_chunk()
-                if chunk:
-                    await asyncio.to_thread(file.write, chunk)
+            await take_body(request, MAX_ARCHIVE_BYTES, WritingOut(file).write)
 
     async def list(self, request: Request) -> None:
         """`GET /v1/builds`: newest first."""

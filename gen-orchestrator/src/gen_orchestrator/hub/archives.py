@@ -15,6 +15,8 @@ from typing import IO
 
 import msgspec
 
+from gen_worker.net.writing_out import WritingOut
+
 BLOCK = 512
 MAX_HEADER_BYTES = 64 << 10
 MAX_PART_BYTES = 255
@@ -71,8 +73,9 @@ def unpack(archive: IO[bytes], archive_bytes: int, into: Path, limits: Limits = 
                         )
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with target.open("xb") as file:
+                        out = WritingOut(file)
                         for chunk in _content(stream, member.size, name):
-                            file.write(chunk)
+                            out.write(chunk)
                     target.chmod(0o755 if member.mode & 0o100 else 0o644)
                 except (FileExistsError, NotADirectoryError):
                     raise ArchiveError(f"{name!r} is a file and a folder") from None

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from gen_orchestrator.hub.blobs import WRITTEN_OUT_BYTES
-from gen_worker.net.disk_calls import start_writing
+from gen_worker.net.writing_out import WritingOut
 
 
 class BlobSaving:
@@ -19,17 +18,12 @@ class BlobSaving:
         self._digest = digest
         self._new = target.with_name(f".new-{secrets.token_hex(6)}")
         self._file = self._new.open("xb")
+        self._out = WritingOut(self._file)
         self._hasher = blake3()
-        self._waiting_bytes = 0
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        self._out.write(data)
         self._hasher.update(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes >= WRITTEN_OUT_BYTES:  # otherwise the sync at the end delays the database's syncs
-            self._waiting_bytes = 0
-            self._file.flush()
-            start_writing(self._file.fileno())
 
     def finish(self) -> bool:
         """Store it; False if its content does not match the digest."""

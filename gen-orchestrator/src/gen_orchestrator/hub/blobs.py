@@ -14,10 +14,9 @@ from typing import Protocol
 
 import msgspec
 
-from gen_worker.net.disk_calls import start_writing
+from gen_worker.net.writing_out import WritingOut
 
 PIECE_BYTES = 1 << 20
-WRITTEN_OUT_BYTES = 64 << 20  # the disk is asked to write after this many bytes, so that less is left for the wait at the end
 
 
 class BlobError(OSError):
@@ -136,16 +135,11 @@ class _FolderWriter:
         self._new = target.with_name(f"{_HALF}{target.name}")
         target.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._new.open("xb")
-        self._waiting_bytes = 0
+        self._out = WritingOut(self._file)
         self._is_closed = False
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes >= WRITTEN_OUT_BYTES:
-            self._waiting_bytes = 0
-            self._file.flush()
-            start_writing(self._file.fileno())
+        self._out.write(data)
 
     def close(self) -> None:
         self._file.flush()
