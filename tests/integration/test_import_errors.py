@@ -202,4 +202,4 @@ def test_a_main_that_is_not_there_is_a_line_of_cozy_toml(project: Callable[..., 
 
 
 def test_a_package_that_is_not_installed_is_not_taken_for_one_that_is_a_bit_alike(project: Callable[..., Path]) -> None:
-    assert "Did you mean" not in discover(project("import pydocumentic\n")).stderr  # pydoc
+    assert "Did you mean" not in discover(project("import pydrac\n")).stderr  # pydoc
