@@ -132,7 +132,8 @@ def test_templates_keep_the_contract(template: str, tmp_path: Path) -> None:
     project.write_text(project.read_text().replace("gen-worker>=", "gen-workers>="))
     found = check_build(tmp_path)
     assert any("does not use requirements.txt" in error for error in found.errors)
-    assert any("gen-worker is not among [project].dependencies" in error for error in found.errors)
+    (missing,) = (error for error in found.errors if "gen-worker is not among [project].dependencies" in error)
+    assert 'add "gen-worker>=0.2.0,<0.3.0" to them' in missing
     assert any(".dockerignore does not name .venv" in warning for warning in found.warnings)
 
 

@@ -62,7 +62,9 @@ def _dependency_problems(path: Path) -> list[str]:
     names = {re.split(r"[\s\[<>=!~;@]", item, maxsplit=1)[0].replace("_", "-").lower() for item in listed if isinstance(item, str)}
     if "gen-worker" in names:
         return []
-    return [f"gen-worker is not among [project].dependencies of pyproject.toml, so the image would lack it; {source_lines(path.parent)}"]
+    fix = 'add "gen-worker>=0.2.0,<0.3.0" to them'
+    more = f", and {source_lines(path.parent)}" if source_warning(path.parent) else ""
+    return [f"gen-worker is not among [project].dependencies of pyproject.toml, so the image would lack it; {fix}{more}"]
 
 
 def _origin_problems(root: Path) -> tuple[list[str], list[str]]:
