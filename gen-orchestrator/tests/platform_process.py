@@ -60,6 +60,10 @@ class PlatformProcess:
         self.process.send_signal(signal.SIGTERM)
         return self._gone(timeout_s)
 
+    def ended(self, timeout_s: float = 60) -> int:
+        """Wait for the end of one that was told to end; its exit status."""
+        return self._gone(timeout_s)
+
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()

@@ -187,6 +187,13 @@ def save(ctx: ActionContext, payload: Input) -> Saved:
     return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()))
 
 @worker_function()
+def save_late(ctx: ActionContext, payload: Input) -> Saved:
+    note(payload, "began")
+    while not (Path(payload.folder) / "go").exists():
+        time.sleep(0.005)
+    return Saved(file=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()))
+
+@worker_function()
 def save_and_name(ctx: ActionContext, payload: Input) -> Output:
     return Output(text=ctx.save_bytes(f"runs/{ctx.run_id}/outputs/note.txt", payload.text.encode()).ref)
 

@@ -171,12 +171,13 @@ class Platform:
         broken = node.living.done()
         watching.cancel()
         self._show("draining: active runs may finish; Ctrl-C again stops at once")
-        if not broken and not settings.stands_by:
-            await node.drain()  # while the API still answers, because nobody else does
+        node.app.drain()
+        if not broken and not settings.peers:
+            await node.drain()  # while the API still answers: callers wait for results, and workers save the files of their runs
         server.should_exit = True
         await asyncio.wait([serving], timeout=5)
-        if not broken and settings.stands_by:
-            await node.drain()  # callers have moved to another node
+        if not broken and settings.peers:
+            await node.drain()  # callers have moved to another node, which holds their requests until it leads
         await node.stop()
         if record is not None:
             record.close()

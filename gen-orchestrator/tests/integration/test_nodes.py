@@ -225,6 +225,27 @@ def test_a_leader_that_ends_in_order_hands_over_at_once(nodes: tuple[ServeProces
     assert failures == []
 
 
+def test_a_run_that_saves_a_file_ends_while_the_only_node_stops(project: Path, tmp_path: Path) -> None:
+    """Its caller gets the result of the first attempt; what is accepted meanwhile runs after the next start."""
+    node = ServeProcess(project, tmp_path / "data", "", "only")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(node.invoke, "save-late", {"text": "kept", "folder": str(tmp_path)})
+            node.until(lambda: (tmp_path / "notes").exists())
+            node.process.send_signal(signal.SIGTERM)
+            node.until(lambda: node.http.get("/readyz").status_code == 503)
+            assert "is stopping" in node.http.get("/readyz").json()["detail"]
+            later = node.submit("echo", {"text": "later"})
+            (tmp_path / "go").touch()
+            run = waiting.result(60).json()
+        assert (run["status"], run["attempt"]) == ("succeeded", 1)
+        assert node.ended() == 0
+        node.start()
+        node.until(lambda: node.run(later)["status"] == "succeeded")
+    finally:
+        node.close()
+
+
 def test_leaders_die_one_after_another_and_lose_nothing(nodes: tuple[ServeProcess, ServeProcess]) -> None:
     """Keyed submits are asked again until they are answered, through both nodes, while one leader after another is killed or paused."""
     accepted: dict[str, str] = {}

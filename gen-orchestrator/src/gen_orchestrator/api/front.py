@@ -5,6 +5,7 @@
     another node leads               forwarded to it (`forward.py`); a read is retried at the next leader if this one is lost
     nobody leads, or none answers    waits as long as a takeover takes, then 503 with Retry-After
     a single node that starts        503 with Retry-After at once: imports of functions may take any time
+    a node that drains               as before, but /readyz is 503, so that load balancers choose another node
 
 Requests in progress end when the leadership ends: with 503 if nothing was sent yet, else the connection closes and the caller
 resumes its stream.
@@ -27,6 +28,7 @@ from gen_worker.http.hosts import HostPolicy
 WAIT_S = 7.0  # a lease, a poll, and the time a new leader needs to begin
 LOOK_S = 0.25
 STARTS = "the platform is starting: it has not read its functions yet; try again when /readyz answers 200"
+DRAINS = "this node is stopping; its active runs may finish"
 NOBODY_LEADS = "no orchestrator leads at present; one will lead within seconds after the store answers"
 UNKNOWN = "the leader was lost in the middle: it is unknown whether the request was done; send it again with the same Idempotency-Key"
 
@@ -40,6 +42,7 @@ class Front:
         self._trouble = trouble
         self._standing = standing
         self._starts = not stands_by
+        self._drains = False
         self._hosts = hosts
         self._forwarder = Forwarder()
         self._tunnels = Tunnels()
@@ -59,6 +62,10 @@ class Front:
         for task in list(self._answering):
             self._ended.add(task)
             task.cancel()
+
+    def drain(self) -> None:
+        """This node is about to stop. It still answers."""
+        self._drains = True
 
     async def close(self) -> None:
         self._tunnels.close()
@@ -145,6 +152,8 @@ class Front:
 
     async def _readyz(self, request: Request) -> None:
         leader = self._standing.leader
+        if self._drains:
+            raise _unavailable(DRAINS)
         if self._app is None and leader is None:
             raise _unavailable(NOBODY_LEADS)
         body: dict[str, object] = {"ok": True, "role": "leader"}
