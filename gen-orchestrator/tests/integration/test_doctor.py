@@ -1,11 +1,16 @@
 """The platform's disk use, and which command frees how much: `cozyctl doctor`, `/metrics`, with and without a running platform."""
 
 import json
+import os
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from blake3 import blake3
+from free_ports import free_port
 from greeting_releases import publish, verb
-from platform_process import PlatformProcess, write_project
+from platform_process import COZYCTL, PlatformProcess, write_project
 
 from gen_orchestrator.hub.disk_report import DataFolder
 from gen_orchestrator.hub.models import ModelStore
@@ -60,3 +65,42 @@ def test_doctor_says_what_takes_room_and_what_frees_it(tmp_path: Path) -> None:
     damaged = DataFolder(platform.data, ModelStore(platform.data / "models")).look()
     assert damaged.freeable == (), "what is damaged frees nothing, and hides nothing"
     assert verb(platform, "doctor", str(tmp_path), "--data", "/dev/null").returncode == 2
+
+
+def doctor(folder: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    folder.mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if name not in ("COZY_URL", "COZY_API_KEY", "COZY_PROFILE")}
+    env = {**kept, "XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config"), "HOME": str(folder), **env}
+    command = [str(COZYCTL), "doctor", *arguments]
+    return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_doctor_without_a_platform(tmp_path: Path) -> None:
+    """Of what was not looked at, it never says that it is well."""
+    here, there = f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid"
+    nothing = doctor(tmp_path / "none", "--url", here)
+    assert (nothing.returncode, "no control plane answers at" in nothing.stderr) == (1, True), nothing
+    assert nothing.stdout == ""
+    (tmp_path / "some" / "data" / "cozy" / "up" / "logs").mkdir(parents=True)
+    (tmp_path / "some" / "data" / "cozy" / "up" / "logs" / "w").write_bytes(b"x" * 100_000)
+    local = json.loads(doctor(tmp_path / "some", "--json", COZY_URL=here).stdout)
+    assert (local["ok"], local["platform"]["code"], local["project"]) == (False, "unreachable", None)
+    assert local["disk"]["bytes"]["logs"] >= 100_000
+    far = json.loads(doctor(tmp_path / "some", "--json", "--url", there).stdout)
+    assert (far["ok"], far["platform"]["url"], far["disk"]) == (False, there, None), "this machine's disk says nothing about another"
+
+
+def test_doctor_shows_the_project_whatever_the_platform_says(tmp_path: Path) -> None:
+    project = write_project(tmp_path / "probe")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        serving = threading.Thread(target=other.serve_forever)
+        serving.start()
+        try:
+            done = doctor(tmp_path / "home", str(project), "--json", "--url", f"http://127.0.0.1:{other.server_port}")
+        finally:
+            other.shutdown()
+            serving.join()
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["platform"]["code"], "echo" in found["project"]["functions"]) == (1, "unexpected", True), done
+    named = doctor(tmp_path / "home", str(project), "--url", "nonsense")
+    assert (named.returncode, "expected one such as" in named.stderr) == (2, True)
