@@ -207,7 +207,7 @@ class Term:
         self.disk = DiskRoutes(DataFolder(settings.data, models, self._removal.uses).look, self._removal.use)
         kept = settings.retention
         blobs = open_blobs(kept.gen_orchestrator_blobs, settings.data / "blobs", env)
-        files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
+        files = self._run_files = RunFiles(settings.data / "files", blobs, self._winner, clock.unix_s, self._may_save)
         uploads = Uploads(settings.data / "uploads", blobs, upload_limits(kept), clock.unix_s, calendar.earliest_s)
         waits = Waits(self.pool, clock, lambda release_id: self.keeper.failures.get(release_id, ""))
         spending = self._spending = Spending(keys.budgets_of, store, self.dispatcher, clock)
@@ -251,11 +251,17 @@ class Term:
         )
         guard = Guard(keys, is_asking=settings.asks_for_keys)
         self.app: ASGIApp = build_app(rooms, guard, lambda request: worker_of(file_tokens, request), settings.hosts, log)
-        retention = Retention(settings.retention, store, files, log, clock, uploads.sweep, models.collect, self._removal.prune)
+        retention = Retention(
+            settings.retention, store, files, log, clock, uploads.sweep, models.collect, self._removal.prune, self._forget_halves
+        )
         self._tasks = [
             asyncio.create_task(leadership.hold(store, leader, clock, self._depose, log, self._in_trouble), name="leader-hold"),
             asyncio.create_task(retention.run(), name="retention"),
         ]
+
+    def _forget_halves(self) -> None:
+        self._models.forget_halves()
+        self._run_files.forget_halves()
 
     async def begin(self) -> None:
         """Take up what an earlier leader left; then workers may register. `StoreError` when it cannot be read."""

@@ -1,13 +1,16 @@
 """Hands files to a platform on this machine without sending their bytes: puts them into its inbox, as reflinks, links or copies."""
 
+import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gen_orchestrator.hub.half_files import begin
 from gen_orchestrator.hub.inbox import NONCE
 from gen_worker.net.disk_calls import copy_bytes, share_bytes
 from gen_worker.texts import counted
@@ -74,22 +77,26 @@ class Handed(msgspec.Struct):
         return lines
 
 
-def lay(source: Path, inbox: Path, *, link: bool) -> Laid:
-    """Make a file in the inbox with the bytes of `source`. `link`: by a hard link, if the disk cannot share bytes
-    between two files. `OSError` names the file; nothing is left in the inbox then.
+@contextlib.contextmanager
+def laid(source: Path, inbox: Path, *, link: bool) -> Iterator[Laid]:
+    """A file in the inbox with the bytes of `source`, until the block ends: by then the platform has taken it, or it is
+    removed. `link`: by a hard link, if the disk cannot share bytes between two files. `OSError` names the file.
     """
     name = secrets.token_hex(16)
     path = inbox / name
-    try:
-        if link and _linked(source, path):
-            return Laid(name, linked=True)
-        with source.open("rb") as from_file, path.open("xb") as to_file:
-            return Laid(name, shares=copy_bytes(from_file.fileno(), to_file.fileno()))
-    except BaseException as exc:
-        path.unlink(missing_ok=True)
-        if isinstance(exc, OSError) and exc.filename is None:
-            raise OSError(exc.errno, exc.strerror, str(path)) from None
-        raise
+    with contextlib.ExitStack() as until_taken:
+        until_taken.callback(path.unlink, missing_ok=True)
+        try:
+            shares, linked = False, link and _linked(source, path)
+            if not linked:
+                to_file = until_taken.enter_context(begin(path))
+                with source.open("rb") as from_file:
+                    shares = copy_bytes(from_file.fileno(), to_file.fileno())
+        except OSError as exc:
+            if exc.filename is None:
+                raise OSError(exc.errno, exc.strerror, str(path)) from None
+            raise
+        yield Laid(name, linked=linked, shares=shares)
 
 
 def _linked(source: Path, path: Path) -> bool:

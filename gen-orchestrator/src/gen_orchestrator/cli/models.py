@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
-from gen_orchestrator.cli.model_inbox import Handed, Laid, inbox_of, lay
+from gen_orchestrator.cli.model_inbox import Handed, Laid, inbox_of, laid
 from gen_orchestrator.cli.shown import age
 from gen_orchestrator.hub.model_records import refusal_of
 from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, interrupted, json_option, print_json, print_line, say, stdout_of
@@ -62,12 +63,11 @@ def push(folder: Path, ref: str, message: str, allow_unsafe: bool, link: bool, u
             inbox = inbox_of(answer.get("inbox"))
             if link and inbox is None and not as_json:
                 say("the platform is on another machine, or of another user: the files are sent")
-            _send(
-                *(api, folder, listed, answer["missing"]),
-                lambda path: None if inbox is None else lay(path, inbox, link=link),
-                handed,
-                quiet=as_json,
-            )
+
+            def lay(path: Path) -> AbstractContextManager[Laid | None]:
+                return nullcontext() if inbox is None else laid(path, inbox, link=link)
+
+            _send(api, folder, listed, answer["missing"], lay, handed, quiet=as_json)
             answer = api.put(path, body)
         if "missing" in answer:
             return fail(
@@ -182,27 +182,22 @@ def digest_of(path: Path, size_bytes: int) -> str:
     return hasher.hexdigest()
 
 
-def _send(
-    api: Api,
-    folder: Path,
-    listed: list[dict[str, Any]],
-    missing: list[str],
-    laid: Callable[[Path], Laid | None],
-    handed: Handed,
-    *,
-    quiet: bool,
-) -> None:
+_Lay = Callable[[Path], AbstractContextManager[Laid | None]]
+
+
+def _send(api: Api, folder: Path, listed: list[dict[str, Any]], missing: list[str], lay: _Lay, handed: Handed, *, quiet: bool) -> None:
     wanted = {file["blake3"]: file for file in listed if file["blake3"] in set(missing)}
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as shown:
         task = shown.add_task("sending", total=sum(file["size_bytes"] for file in wanted.values()))
         for digest, file in wanted.items():
-            path, found = f"/v1/blobs/blake3:{digest}", laid(folder / file["path"])
-            if found is not None:
-                api.put(path, inbox=found.name, linked="true" if found.linked else "")
-            else:
-                with (folder / file["path"]).open("rb") as content:
-                    api.send("PUT", path, content, "application/octet-stream")
+            path = f"/v1/blobs/blake3:{digest}"
+            with lay(folder / file["path"]) as found:
+                if found is not None:
+                    api.put(path, inbox=found.name, linked="true" if found.linked else "")
+                else:
+                    with (folder / file["path"]).open("rb") as content:
+                        api.send("PUT", path, content, "application/octet-stream")
             handed.note(found)
             shown.advance(task, file["size_bytes"])
 

@@ -1,12 +1,16 @@
 """Receives one blob of a model. The blob gets its name once its digest has been found correct."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
 
 from blake3 import blake3
 
+from gen_orchestrator.hub.half_files import begin
 from gen_worker.net.writing_out import WritingOut
+
+NEW = ".new-"  # begins the name of a file that is not complete yet
 
 
 class BlobSaving:
@@ -16,8 +20,8 @@ class BlobSaving:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._digest = digest
-        self._new = target.with_name(f".new-{secrets.token_hex(6)}")
-        self._file = self._new.open("xb")
+        self._new = target.with_name(f"{NEW}{secrets.token_hex(6)}")
+        self._file = begin(self._new)
         self._out = WritingOut(self._file)
         self._hasher = blake3()
 
@@ -37,5 +41,6 @@ class BlobSaving:
 
     def drop(self) -> None:
         """Close it, and delete it unless it was stored."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # closing writes the rest, and there may be no room for it
+            self._file.close()
         self._new.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.hub.half_files import begin, forget
 from gen_worker.net.writing_out import WritingOut
 
 PIECE_BYTES = 1 << 20
@@ -120,7 +121,9 @@ class Blobs(Protocol):
         ...
 
     def forget_halves(self, prefix: str, before_s: float) -> None:
-        """Delete unfinished blobs below a prefix that were not continued since a unix second: their writer died."""
+        """Delete unfinished blobs below a prefix whose writer died, as far as that can be told, and those that were not
+        continued since a unix second.
+        """
         ...
 
 
@@ -134,7 +137,7 @@ class _FolderWriter:
         self._target = target
         self._new = target.with_name(f"{_HALF}{target.name}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._new.open("xb")
+        self._file = begin(self._new)
         self._out = WritingOut(self._file)
         self._is_closed = False
 
@@ -144,9 +147,9 @@ class _FolderWriter:
     def close(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
         self._new.replace(self._target)
         self._is_closed = True
+        self._file.close()
 
     def abort(self) -> None:
         if self._is_closed:
@@ -194,7 +197,9 @@ class FolderBlobs:
             shutil.rmtree(self._place(prefix))
 
     def forget_halves(self, prefix: str, before_s: float) -> None:
-        for path in self._place(prefix).rglob(f"{_HALF}*"):
+        halves = list(self._place(prefix).rglob(f"{_HALF}*"))
+        forget(halves)
+        for path in halves:
             with contextlib.suppress(FileNotFoundError):  # it was completed meanwhile
                 if path.stat().st_mtime < before_s:
                     path.unlink()

@@ -29,7 +29,7 @@ from gen_worker.project.toml_files import read_toml
 from gen_worker.project.wheel import write_wheel
 
 BUILD_TIMEOUT_S = 1800.0
-_READY = ".ready"
+READY = ".ready"
 _REMOTE = ("https://", "http://", "git+https://", "git+http://", "git+ssh://")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "http_proxy", "https_proxy", "no_proxy")
@@ -103,7 +103,7 @@ class Environments:
         key = hashlib.sha256("\n".join([sys.version, wheel.parent.name, *lines]).encode()).hexdigest()[:16]
         target = self._folder / key
         python = target / "bin" / "python"
-        if (target / _READY).exists():
+        if (target / READY).exists():
             say(f"its environment exists already: {', '.join(wanted)}")
             return str(python)
         shutil.rmtree(target, ignore_errors=True)  # left by an interrupted build
@@ -124,7 +124,7 @@ class Environments:
             say(f"installing what {LOCK} names: {', '.join(each.requirement() for each in pinned)}")
             await self._install_pinned(install, target, pinned, wheel, say)
         await asyncio.to_thread(_open_to_read, target)
-        (target / _READY).touch()
+        (target / READY).touch()
         return str(python)
 
     async def _install_pinned(self, install: list[str], target: Path, pinned: list[Pinned], wheel: Path, say: Say) -> None:

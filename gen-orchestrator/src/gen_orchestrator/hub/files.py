@@ -171,6 +171,10 @@ class RunFiles:
         self._now_s = now_s
         self.is_open = is_open
 
+    def forget_halves(self) -> None:
+        """Delete what saves have left whose process was killed; otherwise it stays as long as its run. Blocking."""
+        self.blobs.forget_halves("runs", 0.0)
+
     def saving(self, token: FileToken, ref: str) -> Saving:
         """Begin to save a file of this attempt; `ValueError` for a ref that is not a path."""
         name = normalize_output_ref(ref)

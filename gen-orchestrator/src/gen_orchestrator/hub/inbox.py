@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.hub.half_files import forget
 from gen_worker.shared_files import write_whole
 
 NONCE = "nonce"
@@ -47,6 +48,7 @@ class Inbox:
         """The offer for a client. All nodes of one data folder make the same offer."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
+        self.forget_dead()
         path = self._folder / NONCE
         with contextlib.suppress(FileNotFoundError):
             if found := path.read_text():
@@ -68,6 +70,14 @@ class Inbox:
         except FileNotFoundError:
             raise NotLaidError(f"there is no {name} in the inbox") from None
 
+    def forget_dead(self) -> int:
+        """Remove the files of clients that are dead; returns their number. Links to authors' files need no room: they stay
+        until `sweep`.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            return forget(path for path in list(self._folder.iterdir()) if path.name != NONCE and _is_separate(path))
+        return 0
+
     def sweep(self, young_s: float) -> None:
         """Remove old files that interrupted clients have left."""
         with contextlib.suppress(FileNotFoundError):
@@ -75,3 +85,9 @@ class Inbox:
                 with contextlib.suppress(OSError):
                     if path.name != NONCE and time.time() - os.lstat(path).st_ctime > young_s:
                         path.unlink()
+
+
+def _is_separate(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return os.lstat(path).st_nlink == 1
+    return False

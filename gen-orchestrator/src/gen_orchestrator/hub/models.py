@@ -24,7 +24,8 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from gen_orchestrator.hub.blob_saving import BlobSaving
+from gen_orchestrator.hub.blob_saving import NEW, BlobSaving
+from gen_orchestrator.hub.half_files import forget, hold
 from gen_orchestrator.hub.inbox import Inbox
 from gen_orchestrator.hub.model_records import (
     ANY,
@@ -88,10 +89,12 @@ class ModelStore:
         target = self.blob_path(found.blake3)
         if self.missing([found]):
             target.parent.mkdir(parents=True, exist_ok=True)
-            new = target.with_name(f".new-{secrets.token_hex(6)}")
+            new = target.with_name(f"{NEW}{secrets.token_hex(6)}")
             os.link(whole, new)
-            new.chmod(0o444)
-            new.replace(target)
+            with new.open("rb") as linked:
+                hold(linked.fileno())
+                new.chmod(0o444)
+                new.replace(target)
         return found
 
     def take_laid(self, digest: str, name: str, *, linked: bool = False) -> bool:
@@ -101,18 +104,19 @@ class ModelStore:
         """
         target, wanted = self.blob_path(digest), checked_digest(digest).partition(":")[2]
         target.parent.mkdir(parents=True, exist_ok=True)
-        new = target.with_name(f".new-{secrets.token_hex(6)}")
+        new = target.with_name(f"{NEW}{secrets.token_hex(6)}")
         try:
             self.inbox.take(name, new, linked=linked)
             new.chmod(0o444)
             hasher = blake3(max_threads=blake3.AUTO)
             with new.open("rb") as file:
+                hold(file.fileno())  # as its client does, which may die
                 while chunk := file.read(READ_BYTES):  # not mapped: if somebody shortened the file, this process would crash
                     hasher.update(chunk)
                 if hasher.hexdigest() != wanted:
                     return False
                 os.fsync(file.fileno())
-            new.replace(target)
+                new.replace(target)
             if linked:
                 self._seals.seal(target, f"blake3:{wanted}")
             return True
@@ -272,6 +276,10 @@ class ModelStore:
             except FileNotFoundError:
                 continue
         return Collected(blobs, freed_bytes)
+
+    def forget_halves(self) -> int:
+        """Remove what pushes have left whose client or platform was killed; returns the number of files."""
+        return self.inbox.forget_dead() + forget(self.blobs.glob(f"*/*/{NEW}*"))
 
     def finish_removals(self) -> None:
         """Complete the removals that a kill has interrupted."""

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from gen_orchestrator.hub.builders import ENVIRONMENTS, is_image
+from gen_orchestrator.hub.environments import READY
 from gen_orchestrator.hub.image_builder import OURS
 from gen_orchestrator.store.base import Release
 from gen_worker.images.engines import Engine, EngineError
@@ -64,6 +65,19 @@ class ReleaseDisk:
                 if _ENVIRONMENT.fullmatch(path.name) and path not in linked:
                     self._to_trash(path)
         return 0
+
+    def forget_halves(self, releases: Iterable[Release]) -> None:
+        """Move what interrupted builds have left into the trash: folders without a manifest, which is written last, and
+        environments that were never finished. Nothing that one of these releases needs, and only while no release is made.
+        """
+        needed = {self._folder_of(release) for release in releases}
+        for path in list(self._entries(RELEASES)):
+            if path.is_dir() and path not in needed and not (path / "manifest.json").exists():
+                self._to_trash(path)
+        linked = self._linked()
+        for path in list(self._entries(ENVIRONMENTS)):
+            if _ENVIRONMENT.fullmatch(path.name) and path not in linked and not (path / READY).exists():
+                self._to_trash(path)
 
     def throw_away(self) -> int:
         """Delete the trash, including what was left before a kill; returns the bytes freed."""

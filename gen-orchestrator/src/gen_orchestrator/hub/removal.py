@@ -87,6 +87,7 @@ class Removal:
     async def begin(self) -> None:
         """Continue with the files of releases that an earlier leader deleted."""
         left = [release for release in self._registry.deleted() if not release.cleared_at]
+        await asyncio.to_thread(self._disk.forget_halves, self._registry.releases())
         await asyncio.to_thread(self._disk.throw_away)
         for release in left:
             self._soon(release)

@@ -61,7 +61,8 @@ def upload_limits(settings: RetentionSettings) -> UploadLimits:
 class Retention:
     """One for each leader. `run` continues until it is cancelled. `sweep_uploads` deletes expired files of callers and
     returns their number. `collect_models` removes unused model blobs and returns their number and bytes.
-    `prune_releases` deletes all but this many releases of each endpoint and returns them.
+    `prune_releases` deletes all but this many releases of each endpoint and returns them. `forget_halves` deletes
+    half-written files whose writers are dead.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Retention:
         sweep_uploads: Callable[[], int] = lambda: 0,
         collect_models: Callable[[], Collected] = lambda: Collected(0, 0),
         prune_releases: Callable[[int], Awaitable[Sized]] | None = None,
+        forget_halves: Callable[[], object] = lambda: None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -84,7 +86,9 @@ class Retention:
         self._sweep_uploads = sweep_uploads
         self._collect_models = collect_models
         self._prune_releases = prune_releases
+        self._forget_halves = forget_halves
         self._collected_s = clock.now_s()
+        self._is_first = True
 
     async def run(self, pause_s: float = ROUND_S) -> None:
         """Check again and again."""
@@ -109,8 +113,14 @@ class Retention:
             self._log.warning("retention.failed", error=str(exc) if isinstance(exc, StoreError) else repr(exc))
 
     async def _models(self) -> None:
-        """Once an hour, the first time an hour after the start, because it reads the whole store of models."""
-        if self._clock.now_s() - self._collected_s < COLLECT_S:
+        """Once an hour, the first time an hour after the start, because it reads the whole store of models. Half-written files
+        also at the start, where a kill may be the reason for it.
+        """
+        is_due = self._clock.now_s() - self._collected_s >= COLLECT_S
+        if self._is_first or is_due:
+            self._is_first = False
+            await asyncio.to_thread(self._forget_halves)
+        if not is_due:
             return
         self._collected_s = self._clock.now_s()
         try:
