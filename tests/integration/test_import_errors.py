@@ -201,5 +201,13 @@ def test_a_main_that_is_not_there_is_a_line_of_cozy_toml(project: Callable[..., 
     assert "importlib" not in found
 
 
+def test_a_package_whose_distribution_has_another_name(project: Callable[..., Path]) -> None:
+    folder = project("import ponies\n")
+    (folder / "pyproject.toml").write_text('[project]\nname = "demo"\nversion = "0"\ndependencies = ["Ponies_TTS>=1"]\n')
+    command = [sys.executable, "-c", "from gen_worker.cli.main import main; main()", "run", "f", "--folder", str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "uv add ponies-tts, or pip install ponies-tts" in found.stderr
+
+
 def test_a_package_that_is_not_installed_is_not_taken_for_one_that_is_a_bit_alike(project: Callable[..., Path]) -> None:
     assert "Did you mean" not in discover(project("import pydrac\n")).stderr  # pydoc

@@ -18,7 +18,7 @@ from gen_worker.frames import author_place, shown_path, source_line
 from gen_worker.injection import ModelRef, model_loader
 from gen_worker.names import did_you_mean, nearest
 from gen_worker.project.cozy_toml import FUNCTION_KEYS, RESOURCE_KEYS
-from gen_worker.project.standins import TORCH_EXTRA, missing_packages
+from gen_worker.project.standins import TORCH_EXTRA, declared_for
 from gen_worker.project.toml_lines import line_of_key
 
 _UNKNOWN_ARGUMENT = re.compile(r"(?:([\w.]+)\(\) got an u|U)nexpected keyword argument '(\w+)'")
@@ -132,9 +132,14 @@ def _missing_module(name: str, exc: ModuleNotFoundError, root: Path | None) -> t
             else f"{parent.__name__} has: {', '.join(_submodules(parent)[:20])}"
         )
         return f"importing {name!r} failed: there is no module {missing!r}.{hint}".removesuffix("."), fix
-    command = "pip install 'gen-worker[torch]'" if package in TORCH_EXTRA else f"uv add {package}, or pip install {package}"
+    declared = declared_for(root, package) if root is not None else None
+    command = (
+        "pip install 'gen-worker[torch]'"
+        if package in TORCH_EXTRA
+        else f"uv add {declared or package}, or pip install {declared or package}"
+    )
     hint = ""
-    if package not in _WELL_KNOWN and (root is None or package not in missing_packages(root)):
+    if package not in _WELL_KNOWN and declared is None:
         # Among hundreds of modules, some name is always a bit alike: `pydoc` for pydantic.
         hint = did_you_mean(package, [*_installed_modules(), *(_project_modules(root) if root is not None else ())], likeness=0.75)
     return (

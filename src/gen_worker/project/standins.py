@@ -108,21 +108,33 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def missing_packages(root: Path) -> tuple[str, ...]:
     """Import names of the packages declared in `<root>/pyproject.toml` that are not installed."""
-    try:
-        project = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {})
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return ()
     names: set[str] = set()
-    for requirement in [*project.get("dependencies", ()), *chain.from_iterable(project.get("optional-dependencies", {}).values())]:
-        found = re.match(r"\s*([A-Za-z0-9._-]+)\s*(\[[^\]]*\])?", str(requirement))
-        if found is None:
-            continue
-        distribution = found[1].lower().replace("_", "-").replace(".", "-")
+    for distribution, extras in _declared(root):
         if distribution == "gen-worker":
-            names.update(TORCH_EXTRA if "torch" in (found[2] or "") else ())
+            names.update(TORCH_EXTRA if "torch" in extras else ())
         else:
             names.add(_IMPORT_NAMES.get(distribution, distribution.replace("-", "_")))
     return tuple(sorted(name for name in names if name.isidentifier() and not _installed(name)))
+
+
+def declared_for(root: Path, package: str) -> str | None:
+    """The distribution declared in `<root>/pyproject.toml` that has the import name `package`, or seems to: `piper-tts` for `piper`."""
+    for distribution, _ in _declared(root):
+        name = _IMPORT_NAMES.get(distribution, distribution.replace("-", "_"))
+        if name == package or package.lower() in distribution.split("-"):
+            return distribution
+    return None
+
+
+def _declared(root: Path) -> list[tuple[str, str]]:
+    """The distributions that a project declares, each with its extras: `("gen-worker", "[torch]")`."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {})
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return []
+    wanted = [*project.get("dependencies", ()), *chain.from_iterable(project.get("optional-dependencies", {}).values())]
+    matches = [re.match(r"\s*([A-Za-z0-9._-]+)\s*(\[[^\]]*\])?", str(each)) for each in wanted]
+    return [(found[1].lower().replace("_", "-").replace(".", "-"), found[2] or "") for found in matches if found is not None]
 
 
 @contextmanager
