@@ -89,6 +89,17 @@ def project(tmp_path: Path) -> Path:
     return write_project(tmp_path / "probe")
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
+    """A platform that the tests of a module share, because its start takes longer than most of them. Each leaves it as it was, but for
+    runs that have ended and files.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    started = PlatformProcess(write_project(folder / "probe"), folder / "data")
+    yield started
+    started.close()
+
+
 @pytest.fixture
 def platform(project: Path, tmp_path: Path) -> Iterator[PlatformProcess]:
     """A platform that serves the project."""

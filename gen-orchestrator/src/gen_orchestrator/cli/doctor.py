@@ -35,7 +35,7 @@ class Seen(msgspec.Struct, frozen=True):
     is_wrong: bool = False
 
 
-@click.command("doctor", cls=ApiVerb)
+@click.command("doctor", cls=ApiVerb, short_help="Check the project and the platform's disk use.")
 @folder_option(positional=True)
 @click.option("--data", type=click.Path(path_type=Path), help="A data folder, read without its platform.")
 @url_option
