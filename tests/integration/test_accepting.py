@@ -167,6 +167,8 @@ def test_an_idempotency_key_answers_with_the_same_run(served: Served) -> None:
     assert again.json() == first.json()
     assert again.headers["idempotent-replayed"] == "true"
     assert "idempotent-replayed" not in first.headers
+    for how in ({"prefer": "respond-async"}, {"prefer": "wait=5"}, {"accept": "text/event-stream"}, {"accept": "application/x-ndjson"}):
+        assert http.post("/v1/run/echo", json={"prompt": "a"}, headers={**key, **how}).headers["idempotent-replayed"] == "true", how
     for path, body in (("echo", {"prompt": "b"}), ("aecho", {"prompt": "a"})):
         other = http.post(f"/v1/run/{path}", json=body, headers=key)
         assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")

@@ -151,6 +151,20 @@ def test_many_headers_at_once(runner: Runner) -> None:
         check(*ask(runner, method, path, headers), (path, headers))
 
 
+@pytest.mark.parametrize("name", ["idempotency-key", "authorization", "content-type", "host", "origin", "last-event-id", "range"])
+def test_a_header_with_one_value_comes_once(runner: Runner, name: str) -> None:
+    value = runner.url.removeprefix("http://") if name == "host" else "application/json"
+    for method, path in ROUTES[:6]:
+        lines = [f"{method} {path} HTTP/1.1", f"{name}: {value}", "content-length: 2", f"{name}: {value}", "connection: close"]
+        lines += [] if name == "host" else ["host: localhost"]
+        status, _, body = exchange(runner, "\r\n".join([*lines, "", "{}"]).encode())
+        assert (status, json.loads(body)["detail"]) == (400, f"2 headers '{name}'; expected one")
+    answer = runner.http.post(
+        "/v1/run/echo", json={"prompt": "a"}, headers=[("prefer", "wait=5"), ("prefer", "x"), ("accept", "a/b"), ("accept", "*/*")]
+    )
+    assert answer.status_code == 200, "lists may be repeated"
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "PURGE"])
 def test_a_method_that_a_path_has_not_is_a_problem_with_what_is_allowed(runner: Runner, method: str) -> None:
     for _, path in ROUTES:

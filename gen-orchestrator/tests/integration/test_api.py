@@ -71,8 +71,15 @@ def test_a_put_runs_once_for_its_id_and_takes_no_key(api: PlatformProcess) -> No
     problem(api.http.get("/v1/runs/of-mine"), 404, "not_found")
     first = put("a")
     assert (first.status_code, first.json()["id"], put("a").json()) == (200, "of-mine", first.json())
+    assert ("idempotent-replayed" in first.headers, put("a").headers["idempotent-replayed"]) == (False, "true")
     assert "'of-mine' was used for another request" in problem(put("b"), 422, "idempotency_key_reused")["detail"]
     assert api.invoke("echo", {"text": "a"}, headers={"idempotency-key": "k1"}).json()["id"] != "of-mine", "the key is still free"
+    for how in ({}, {"prefer": "respond-async"}, {"accept": "text/event-stream"}):
+        again = api.invoke("echo", {"text": "a"}, headers={"idempotency-key": "k1", **how})
+        assert again.headers["idempotent-replayed"] == "true", how
+    twice = [("content-type", "application/json"), ("idempotency-key", "k1"), ("idempotency-key", "k2")]
+    answer = api.http.post("/v1/local/probe/echo", content=b"{}", headers=twice)
+    assert "2 headers 'idempotency-key'" in problem(answer, 400, "validation")["detail"]
     for function in ("", "echo", "local/probe", "local//echo", "/local/probe/echo", "local/probe/echo/x", "local/probe/"):
         answer = api.http.put("/v1/runs/of-mine", params={"function": function}, json={})
         assert "expected owner/endpoint/function[:tag]" in problem(answer, 400, "validation")["detail"]

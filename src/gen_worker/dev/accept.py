@@ -41,6 +41,11 @@ class Accepted(msgspec.Struct, gc=False):
     release: ExitStack | None = None
 
     @property
+    def headers(self) -> dict[str, str]:
+        """Tells a caller that an earlier request with the same key has begun the run."""
+        return {"idempotent-replayed": "true"} if self.request is None else {}
+
+    @property
     def cancels(self) -> bool:
         """Whether the run is cancelled when its caller leaves. False when the caller came for an earlier run."""
         return self.request is not None and self.options.cancel_on_disconnect

@@ -110,7 +110,7 @@ class Invoker:
         if media in (SSE, NDJSON):
             reader = Reader(run.log, 0)
             self._start(spec, accepted)
-            await self.stream(request, run, reader, cancel_on_disconnect=accepted.cancels)
+            await self.stream(request, run, reader, cancel_on_disconnect=accepted.cancels, headers=accepted.headers)
         elif respond_async or wait_s is not None:
             self._start(spec, accepted)
             await self._answer_later(request, accepted, respond_async, wait_s)
@@ -131,10 +131,18 @@ class Invoker:
             body["error_message"] = run.outcome.error_message
         await request.answer(answers.http_status(run.outcome), msgspec.json.encode(body))
 
-    async def stream(self, request: Request, run: DevRun, reader: Reader, *, cancel_on_disconnect: bool) -> None:
+    async def stream(
+        self,
+        request: Request,
+        run: DevRun,
+        reader: Reader,
+        *,
+        cancel_on_disconnect: bool,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Follow a run as server-sent events, or as NDJSON if the client accepts that."""
         ndjson = preferred(request.header(b"accept"), STREAMED) == NDJSON
-        await request.start(NDJSON.encode() if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id})
+        await request.start(NDJSON.encode() if ndjson else sse.MEDIA_TYPE, {"x-run-id": run.run_id, **headers})
         if request.scope["method"] == "HEAD":
             reader.close()
             await request.write(b"", last=True)
@@ -259,8 +267,7 @@ class Invoker:
     async def _send_result(self, request: Request, accepted: Accepted, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         run, accept = accepted.run, request.header(b"accept")
         assert run.outcome is not None
-        if accepted.request is None:
-            headers = {**headers, "idempotent-replayed": "true"}
+        headers = {**headers, **accepted.headers}
         if accept and run.outcome.success and len(run.files) == 1:
             (file,) = run.files
             kind = file.mime_type or "application/octet-stream"
@@ -280,7 +287,7 @@ class Invoker:
     async def _answer_later(self, request: Request, accepted: Accepted, respond_async: bool, wait_s: int | None) -> None:
         run = accepted.run
         applied = ["respond-async"] * respond_async + ([] if wait_s is None else [f"wait={wait_s}"])
-        headers = {"preference-applied": ", ".join(applied), "location": f"/v1/runs/{run.run_id}"}
+        headers = {"preference-applied": ", ".join(applied), "location": f"/v1/runs/{run.run_id}", **accepted.headers}
         if wait_s is not None:
             # A caller who asked for a later answer may leave: that cancels nothing.
             cancels = accepted.cancels and not respond_async

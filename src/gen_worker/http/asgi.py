@@ -33,6 +33,13 @@ class DisconnectedError(Exception):
     """The client closed the connection before its request was read."""
 
 
+# Headers with one value (RFC 9110, 5.3: only headers that are lists may be repeated), as far as a server of ours decides by them.
+SINGLE = (
+    *(b"authorization", b"content-length", b"content-range", b"content-type", b"host", b"idempotency-key", b"if-modified-since"),
+    *(b"if-range", b"if-unmodified-since", b"last-event-id", b"origin", b"range", b"sec-fetch-site", b"x-cozy-owner"),
+)
+
+
 class RequestError(WorkerError):
     """A request that never became a run. `error`, `hint` and `cli_hint` are the fields of `Problem`."""
 
@@ -88,6 +95,17 @@ class Request:
 
     def has_header(self, name: bytes) -> bool:
         return name in self._headers
+
+    def check_single(self) -> None:
+        """`RequestError` 400 for a repeated header that has one value: another program on the way may have read another
+        one. Headers that are lists may be repeated.
+        """
+        if self._repeats:
+            names = [name for name, _ in self.scope["headers"]]
+            for name in SINGLE:
+                if (count := names.count(name)) > 1:
+                    shown = name.decode()
+                    raise RequestError(400, "validation", f"{count} headers {shown!r}; expected one", error="repeated_header")
 
     def query(self) -> Mapping[str, str]:
         """Query parameters; the last value of a repeated name counts."""
@@ -327,7 +345,10 @@ def build_router(
 
 
 def check_caller(request: Request, hosts: HostPolicy) -> None:
-    """Refuse requests that name another server, and actions that another site's page requests through the user's browser."""
+    """Refuse requests that name another server, actions that another site's page requests through the user's browser,
+    and headers that say two things where one is meant.
+    """
+    request.check_single()
     host = request.header(b"host")
     if not host and request.scope["http_version"] != "1.0":
         raise RequestError(400, "missing_host", "the request has no Host header")

@@ -207,7 +207,7 @@ class RunRoutes:
             fingerprint=f"retry of {run.id}",
         )
         submitted = await self.submit(again, resolved)
-        headers = {"location": f"/v1/runs/{submitted.run.id}"}
+        headers = {"location": f"/v1/runs/{submitted.run.id}", **_replayed(submitted)}
         await request.answer(202, self._objects.json(submitted.run, submitted.open), headers=headers)
 
     async def events(self, request: Request) -> None:
@@ -348,13 +348,14 @@ class RunRoutes:
 
     async def _answer(self, request: Request, submitted: Submitted, more: Mapping[str, str] | None = None) -> None:
         open_run, run = submitted.open, submitted.run
+        more = more or _replayed(submitted)
         accept = request.header(b"accept")
         if accept and preferred(accept, (EVENT_STREAM, NDJSON, "application/json")) in (EVENT_STREAM, NDJSON):
             await self._streams.follow(request, run, open_run, more)
             return
         prefer = request.header(b"prefer")
         respond_async, wait_s = parse_prefer(prefer) if prefer else (False, None)
-        headers = {"location": f"/v1/runs/{run.id}", **(more or {})}
+        headers = {"location": f"/v1/runs/{run.id}", **more}
         applied = ["respond-async"] * respond_async + ([] if wait_s is None else [f"wait={wait_s}"])
         if applied:
             headers["preference-applied"] = ", ".join(applied)
@@ -374,6 +375,11 @@ class RunRoutes:
         if accept and await self._streams.send_only_file(request, run, accept, headers):
             return
         await request.answer(status, self._objects.json(run, open_run), headers=headers)
+
+
+def _replayed(submitted: Submitted) -> dict[str, str]:
+    """Tells a caller that an earlier request has begun the run, by the same key or the same id."""
+    return {} if submitted.is_new else {"idempotent-replayed": "true"}
 
 
 def function_and_tag(name: str) -> tuple[str, str]:
