@@ -80,7 +80,7 @@ def version(ctx: ActionContext, payload: Input) -> Output:
 def sleep(ctx: ActionContext, payload: Input) -> Output:
     note(payload, f"{ctx.run_id} began")
     end = time.monotonic() + payload.seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not (payload.folder and (Path(payload.folder) / "go").exists()):
         if ctx.is_canceled():
             raise InterruptedError("canceled")
         time.sleep(0.005)

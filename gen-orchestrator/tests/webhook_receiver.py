@@ -33,7 +33,7 @@ class Receiver:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def next(self, timeout_s: float = 30) -> tuple[dict[str, str], dict[str, Any]]:
+    def next(self, timeout_s: float = 60) -> tuple[dict[str, str], dict[str, Any]]:
         headers, body = self.messages.get(timeout=timeout_s)
         return headers, json.loads(body)
 

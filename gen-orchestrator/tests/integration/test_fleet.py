@@ -183,13 +183,14 @@ def test_a_worker_that_stops_is_replaced_once_a_runs_time_is_over(start: Start) 
     assert platform.invoke("echo", {"text": "on"}).json()["status"] == "succeeded"
 
 
-def test_a_worker_that_goes_bad_is_drained_and_replaced(start: Start) -> None:
+def test_a_worker_that_goes_bad_is_drained_and_replaced(start: Start, tmp_path: Path) -> None:
     platform = start()
     (before,) = platform.until(platform.worker_pids)
-    slow = platform.submit("sleep", {"seconds": 3, "text": "finished"})
+    slow = platform.submit("sleep", {"seconds": 60, "text": "finished", "folder": str(tmp_path)})
     platform.until(lambda: platform.run(slow)["status"] == "running")
     for _ in range(3):
         assert platform.invoke("broken").json()["status"] == "failed"
+    (tmp_path / "go").touch()
     platform.until(lambda: before not in platform.worker_pids())
     done = platform.run(slow, 60)
     assert (done["status"], done["attempt"], done["output"]["text"]) == ("succeeded", 1, "finished")

@@ -20,14 +20,14 @@ def worker_of(platform: PlatformProcess) -> str:
     return found
 
 
-def test_what_a_worker_writes_is_read_from_any_place(platform: PlatformProcess) -> None:
-    worker = worker_of(platform)
-    platform.invoke("refuse")
-    first = platform.http.get(f"/v1/workers/{worker}/logs").json()
+def test_what_a_worker_writes_is_read_from_any_place(served: PlatformProcess) -> None:
+    worker = worker_of(served)
+    served.invoke("refuse")
+    first = served.http.get(f"/v1/workers/{worker}/logs").json()
     assert any("run.failed" in line for line in first["lines"]), first
-    assert platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"]}).json()["lines"] == []
-    platform.invoke("refuse")
-    more = platform.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"], "wait": 60}).json()
+    assert served.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"]}).json()["lines"] == []
+    served.invoke("refuse")
+    more = served.http.get(f"/v1/workers/{worker}/logs", params={"after": first["next"], "wait": 60}).json()
     assert any("run.failed" in line for line in more["lines"])
     for path, status in (
         ("nobody/logs", 404),
@@ -35,27 +35,27 @@ def test_what_a_worker_writes_is_read_from_any_place(platform: PlatformProcess) 
         (f"{worker}/logs?after=-1", 400),
         (f"{worker}/logs?wait=x", 400),
     ):
-        assert platform.http.get(f"/v1/workers/{path}").status_code == status, path
-    platform.http.post(f"/v1/workers/{worker}/drain")
-    platform.until(lambda: worker not in [each["worker_id"] for each in platform.status()["workers"]])
-    assert platform.http.get(f"/v1/workers/{worker}/logs").json()["lines"]
+        assert served.http.get(f"/v1/workers/{path}").status_code == status, path
+    served.http.post(f"/v1/workers/{worker}/drain")
+    served.until(lambda: worker not in [each["worker_id"] for each in served.status()["workers"]])
+    assert served.http.get(f"/v1/workers/{worker}/logs").json()["lines"]
 
 
-def test_logs_on_the_command_line(platform: PlatformProcess) -> None:
-    worker = worker_of(platform)
-    platform.invoke("refuse")
+def test_logs_on_the_command_line(served: PlatformProcess) -> None:
+    worker = worker_of(served)
+    served.invoke("refuse")
     for target in ("", worker, "local/probe", "local/probe/refuse:prod"):
-        done = verb(platform, "logs", *([target] if target else []))
+        done = verb(served, "logs", *([target] if target else []))
         assert "run.failed" in done.stdout, (target, done)
-    missing = verb(platform, "logs", "local/nothing")
+    missing = verb(served, "logs", "local/nothing")
     assert (missing.returncode, "Endpoints: local/probe" in missing.stderr) == (3, True), missing
-    env = {**os.environ, "COZY_URL": platform.url}
+    env = {**os.environ, "COZY_URL": served.url}
     following = subprocess.Popen(
         [str(COZYCTL), "logs", "-f", "local/probe"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert following.stdout is not None
     assert following.stdout.readline()
-    answer = platform.invoke("refuse")
+    answer = served.invoke("refuse")
     while answer.json()["id"] not in following.stdout.readline():
         pass
     following.send_signal(signal.SIGINT)
@@ -65,27 +65,31 @@ def test_logs_on_the_command_line(platform: PlatformProcess) -> None:
     following.stderr.close()
 
 
-def test_a_drained_worker_ends_its_runs_and_is_replaced(platform: PlatformProcess) -> None:
-    run_id = platform.submit("sleep", {"seconds": 1.0, "text": "kept"})
-    platform.until(lambda: platform.run(run_id)["status"] == "running")
-    worker = platform.run(run_id)["worker_id"]
-    done = verb(platform, "drain", worker)
+def test_a_drained_worker_ends_its_runs_and_is_replaced(served: PlatformProcess, tmp_path: Path) -> None:
+    run_id = served.submit("sleep", {"seconds": 60, "text": "kept", "folder": str(tmp_path)})
+    served.until(lambda: served.run(run_id)["status"] == "running")
+    worker = served.run(run_id)["worker_id"]
+    done = verb(served, "drain", worker)
     assert (done.returncode, done.stdout.split()) == (0, [worker, "draining"]), done
-    assert platform.invoke("echo", {"text": "by another"}).json()["worker_id"] != worker
-    run = platform.run(run_id, 60)
+    assert served.invoke("echo", {"text": "by another"}).json()["worker_id"] != worker
+    (tmp_path / "go").touch()
+    run = served.run(run_id, 60)
     assert (run["status"], run["attempt"], run["worker_id"]) == ("succeeded", 1, worker)
-    assert verb(platform, "drain", "nobody").returncode == 3
+    assert verb(served, "drain", "nobody").returncode == 3
 
 
-def test_a_queued_run_says_what_it_waits_for(platform: PlatformProcess) -> None:
-    first = platform.submit("one-at-a-time", {"seconds": 3.0})
-    platform.until(lambda: platform.run(first)["status"] == "running")
-    second = platform.submit("one-at-a-time", {"seconds": 0.0})
-    routing = platform.run(second)["routing"]
+def test_a_queued_run_says_what_it_waits_for(served: PlatformProcess, tmp_path: Path) -> None:
+    worker_of(served)
+    served.until(lambda: len(served.status()["workers"]) == 1)
+    first = served.submit("one-at-a-time", {"seconds": 60, "folder": str(tmp_path)})
+    served.until(lambda: served.run(first)["status"] == "running")
+    second = served.submit("one-at-a-time", {"seconds": 0.0})
+    routing = served.run(second)["routing"]
     assert (routing["reason"], routing["queue_depth"]) == ("busy", 1), routing
-    assert "it waits (busy): the only worker is busy; 1 run of one-at-a-time" in verb(platform, "runs", "get", second, "--why").stdout
-    assert platform.run(second, 60)["status"] == "succeeded"
-    assert platform.run(second)["routing"]["reason"] == "no_models"
+    assert "it waits (busy): the only worker is busy; 1 run of one-at-a-time" in verb(served, "runs", "get", second, "--why").stdout
+    (tmp_path / "go").touch()
+    assert served.run(second, 60)["status"] == "succeeded"
+    assert served.run(second)["routing"]["reason"] == "no_models"
 
 
 def test_a_run_whose_workers_crash_shows_their_last_lines(platform: PlatformProcess, project: Path) -> None:
