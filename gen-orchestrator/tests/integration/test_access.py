@@ -222,6 +222,11 @@ def test_login_keeps_a_key_for_the_other_verbs(keyed: Keyed, tmp_path: Path) -> 
     done = verb("login", "--url", keyed.platform.url, "--profile", "work/dev", text=keyed.ours + "\n")
     assert done.returncode == 0, done.stderr
     assert json.loads(verb("invoke", "local/probe/echo", "-i", "text=hi").stdout)["text"] == "hi"
+    other = verb("invoke", "ann/probe/echo", "--payload", "{}")
+    assert (other.returncode, "no owner 'ann'. This key is of owner local, whose endpoints are called local/NAME" in other.stderr) == (
+        3,
+        True,
+    )
     assert verb("profile", "current").stdout.split() == ["work/dev", keyed.platform.url, "local"]
     made = verb("keys", "create", "--name", "ci", "--scope", "invoke", "--life", "1h")
     assert "requires no keys" not in made.stderr

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from gen_orchestrator.domain.access import ALL_OWNERS, Caller
 from gen_worker.http.asgi import RequestError
 from gen_worker.names import did_you_mean
 
@@ -14,6 +15,9 @@ def absent(what: str, name: str, known: Iterable[str], verb: str, error: str) ->
     return RequestError(404, "not_found", f"no {what} {name!r}", hint=hint, error=error)
 
 
-def no_owner(owner: str) -> RequestError:
+def no_owner(owner: str, caller: Caller, error: str = "unknown_owner") -> RequestError:
     """404 for an owner that the caller may not see, or that does not exist."""
-    return RequestError(404, "not_found", f"no owner {owner[:64]!r}", error="unknown_owner")
+    hint = None
+    if caller.owner != ALL_OWNERS:
+        hint = f"this key is of owner {caller.owner}, whose endpoints are called {caller.owner}/NAME"
+    return RequestError(404, "not_found", f"no owner {owner[:64]!r}", hint=hint, error=error)

@@ -264,7 +264,7 @@ class ReleaseRoutes:
     def _check_owner(self, request: Request) -> None:
         owner = request.parts["owner"]
         if not caller_of(request).sees(owner):
-            raise no_owner(owner)
+            raise no_owner(owner, caller_of(request))
 
     def _shown(self, release: Release) -> dict[str, Any]:
         deleted = {"deleted_at": release.deleted_at} if release.deleted_at else {}

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from gen_orchestrator.api import run_object as shown
+from gen_orchestrator.api.absent import no_owner
 from gen_orchestrator.api.access import caller_of
 from gen_orchestrator.api.blob_bodies import not_kept
 from gen_orchestrator.api.budget_error import BudgetError
@@ -227,7 +228,7 @@ class RunRoutes:
     def resolve(self, request: Request, owner: str, endpoint: str, function: str, tag: str, *, is_session: bool = False) -> Resolved:
         """What a name means for this caller: a function, or with `is_session` a websocket handler."""
         if not caller_of(request).sees(owner):
-            raise RequestError(404, "not_found", f"no owner {owner[:64]!r}", error="unknown_function")
+            raise no_owner(owner, caller_of(request), "unknown_function")
         resolved = self._resolve(owner, endpoint, function, tag)
         if resolved.settings.is_session and not is_session:
             hint = f"connect to ws://{request.header(b'host')}/v1/{owner}/{endpoint}/{function} with a websocket client"

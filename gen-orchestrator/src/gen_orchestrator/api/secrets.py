@@ -85,7 +85,7 @@ class SecretRoutes:
     def _place(request: Request) -> tuple[Caller, str, str]:
         caller, owner, endpoint = caller_of(request), request.parts["owner"], request.parts["endpoint"]
         if not caller.sees(owner) or not is_run_id(owner):
-            raise no_owner(owner)
+            raise no_owner(owner, caller)
         if not is_run_id(endpoint):
             raise RequestError(404, "not_found", f"an endpoint cannot be named {endpoint[:64]!r}", error="unknown_endpoint")
         return caller, owner, endpoint

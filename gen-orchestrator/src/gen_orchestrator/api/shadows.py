@@ -134,5 +134,5 @@ class ShadowRoutes:
     def _place(self, request: Request) -> Place:
         parts = request.parts
         if not caller_of(request).sees(parts["owner"]):
-            raise no_owner(parts["owner"])
+            raise no_owner(parts["owner"], caller_of(request))
         return parts["owner"], parts["endpoint"], parts["function"], parts["tag"]
