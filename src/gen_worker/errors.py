@@ -111,13 +111,14 @@ class MissingExtraError(WorkerError, ImportError):
 
 
 class CozyHubError(WorkerError, RuntimeError):
-    """The hub refused a model. `status` is its HTTP status."""
+    """The hub refused a model. `status` is its HTTP status, `said` its own words."""
 
     error_type = code = "fatal"
 
-    def __init__(self, message: str = "", status: int = 0) -> None:
+    def __init__(self, message: str = "", status: int = 0, said: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.said = said
 
 
 class CozyHubNoCompatibleArtifactError(CozyHubError):

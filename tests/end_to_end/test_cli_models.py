@@ -152,7 +152,8 @@ def test_models_of_the_platform_that_one_is_logged_in_to_count(
     assert cozyctl("prefetch", "other", COZY_URL="").returncode == 0
     assert "everything is on this disk" in cozyctl("plan", "other").stdout, "nobody is asked for it"
     unknown = cozyctl("plan", "cozy:demo/none", COZY_URL="")
-    assert f"nor on the platform at {server.url}. What is there: cozyctl models hub" in unknown.stderr
+    assert f"cozy:demo/none is not on this machine, nor on the platform at {server.url}" in unknown.stderr
+    assert "What is there: cozyctl models hub" in unknown.stderr
     server.routes = {"/api/v1/repos/": lambda exchange: exchange.reply(401, {"detail": "a key is needed"})} | server.routes
     Profiles(tmp_path / "cozy", {}).write("work", "default", Profile(orchestrator_url=server.url, token="of-nobody"))
     assert f"requires a key: cozyctl login --url {server.url}" in cozyctl("plan", "cozy:demo/none", COZY_URL="").stderr

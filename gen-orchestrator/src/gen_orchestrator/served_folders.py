@@ -55,7 +55,7 @@ class ServedFolders:
         self._news = asyncio.Event()
         self._term: Term | None = None
         self._earlier: list[str] = []
-        self._lacking: dict[Path, str] = {}  # what was said of secrets that are not set, for each folder
+        self._lacking: dict[Path, str] = {}  # what was said of missing secrets and models, for each folder
         self.releases: dict[Path, Release] = {}
 
     async def watch(self) -> None:
@@ -154,13 +154,15 @@ class ServedFolders:
                 await asyncio.to_thread(registry.move, owner, release.endpoint, entry.name, PROD, release.release_id)
         if known is not None and (was_broken or known.release_id != release.release_id):
             self._show(f"{folder.name}: release {release.release_id} is served as :dev{' and :prod' if self._settings.follow else ''}")
-        self._note_secrets(term, folder, release, is_first=known is None)
+        await self._note_lacking(term, folder, release, is_first=known is None)
         return True
 
-    def _note_secrets(self, term: Term, folder: Path, release: Release, *, is_first: bool) -> None:
-        """Report secrets that are not set: otherwise only runs that wait would say so. Once for the same secrets."""
-        lacking = term.secrets.missing(release.release_id)
-        text = f"warning: {folder.name}: {lacking}" if lacking else ""
+    async def _note_lacking(self, term: Term, folder: Path, release: Release, *, is_first: bool) -> None:
+        """Report secrets that are not set, and models that are not here: otherwise only runs would say so. Once for the same ones."""
+        keys_elsewhere = [each.partition("=")[0] for each in self._settings.models]
+        problems = await asyncio.to_thread(term.models_of_releases.problems, release.release_id, keys_elsewhere)
+        lacking = [*filter(None, [term.secrets.missing(release.release_id)]), *problems]
+        text = "\n".join(f"warning: {folder.name}: {each}" for each in lacking)
         if text and not is_first and text != self._lacking.get(folder):
             self._show(text)
         self._lacking = {**{each: said for each, said in self._lacking.items() if each != folder}, **({folder: text} if text else {})}
@@ -186,7 +188,7 @@ class ServedFolders:
 
     def tell_of_earlier(self) -> None:
         """Report which releases of earlier starts are served besides those of the folders, and which cannot be; and which
-        folders wait for a secret. Once, after the start.
+        folders lack a secret or a model. Once, after the start.
         """
         told, self._earlier = [*self._lacking.values(), *self._earlier], []
         for text in told:

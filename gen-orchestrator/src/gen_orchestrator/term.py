@@ -170,6 +170,7 @@ class Term:
         hidden = self.secrets = ReleaseSecrets(registry, vault)
         models = self._models = ModelStore(settings.data / "models", calendar.earliest_s)
         self._mirror = open_mirror(settings.mirror, models, settings.data / "models" / "incoming", log)
+        self.models_of_releases = AddressesByRelease(ModelAddresses(models, urls), self.registry, settings.environment)
         self.gateway = Gateway(
             tokens,
             self.pool,
@@ -180,7 +181,7 @@ class Term:
             owner_of=self._admits,
             redactor_of=hidden.redactor,
             config_of=self._config_of,
-            addresses=AddressesByRelease(ModelAddresses(models, urls), self.registry),
+            addresses=self.models_of_releases,
         )
         self.keeper = Keeper(
             fleet,
@@ -222,7 +223,7 @@ class Term:
         self._children = ChildRuns(self.dispatcher, log)
         self._shadows = Shadows(self.registry, self.dispatcher, store, files, keys, fitness.paused, wake, clock.unix_s, log, on_tag_moved)
         prepare = Readiness(self.keeper, self.pool, self.registry, clock).prepare
-        releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved, hidden.unset)
+        releases = ReleaseRoutes(self.registry, keys, goldens, prepare, self._tag_moved, hidden.unset, self.models_of_releases.problems)
         rooms = Rooms(
             runs,
             SessionRoutes(runs, self.dispatcher, keys, settings.hosts, log, idle_s=kept.gen_orchestrator_session_idle_s),

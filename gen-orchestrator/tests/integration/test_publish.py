@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from hello_project import HELLO, write_hello
+from model_project import safetensors, write_model
 from platform_process import COZYCTL, PlatformProcess, write_project
 
 
@@ -73,6 +74,21 @@ def test_secrets_that_are_not_set_are_named_with_the_command_that_sets_them(plat
     assert platform.http.put("/v1/endpoints/local/hidden/secrets/SECOND", json={"value": "long enough"}).status_code == 200
     assert "warning" not in verb(platform, "publish", str(folder)).stderr
     assert greet(platform, "hidden") == "hello you"
+
+
+def test_models_that_are_not_there_are_named_with_the_command_that_stores_them(platform: PlatformProcess, tmp_path: Path) -> None:
+    folder = write_hello(tmp_path / "reader", "reader")
+    with (folder / "cozy.toml").open("a") as file:
+        file.write('\n[models]\ntoy = { ref = "cozy:me/toy", dtypes = ["fp16"] }\nother = "hf:demo/other"\n')
+    done = verb(platform, "publish", str(folder))
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    missing = "the model cozy:me/toy:latest is not stored on this platform: cozyctl models push FOLDER me/toy:latest"
+    assert warnings == [f"warning: {missing}"], done
+    assert verb(platform, "models", "push", str(write_model(tmp_path / "toy", safetensors("BF16"))), "me/toy").returncode == 0
+    problems = json.loads(verb(platform, "publish", str(folder), "--json").stdout)["model_problems"]
+    assert problems == ["the model cozy:me/toy:latest exists as bf16, not as fp16"]
+    assert verb(platform, "models", "push", str(write_model(tmp_path / "toy", safetensors())), "me/toy").returncode == 0
+    assert "warning" not in verb(platform, "publish", str(folder)).stderr
 
 
 def test_a_rollback_that_moves_nothing_is_an_error(platform: PlatformProcess, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -18,16 +19,18 @@ ERASE_LINE, HIDE_CURSOR, SHOW_CURSOR = "\x1b[2K", "\x1b[?25l", "\x1b[?25h"
 def test_a_start_says_which_folder_it_reads(tmp_path: Path) -> None:
     command = _up(tmp_path, write_hello(tmp_path / "one", "one"), write_hello(tmp_path / "two", "two"))
     with (tmp_path / "two" / "cozy.toml").open("a") as file:
-        file.write('\n[secrets]\nTOKEN = "of a service"\n')
+        file.write('\n[secrets]\nTOKEN = "of a service"\n\n[models]\ntoy = "cozy:local/toy"\nmine = "cozy:local/mine"\n')
+    command += ["--model", f"mine={tmp_path}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = [process.stderr.readline().rstrip() for _ in range(4)]
-        warning = next(line.rstrip() for line in process.stderr if line.startswith("warning"))
+        warnings = [line.rstrip() for line in islice((line for line in process.stderr if line.startswith("warning")), 2)]
         process.send_signal(signal.SIGINT)
     assert said[:3] == [f"starting; the state is in {tmp_path / 'data'}", "reading one (1 of 2)", "reading two (2 of 2)"]
     assert said[3].startswith("http://127.0.0.1:")
     why = "the secret TOKEN is declared in cozy.toml but not set for local/two, so no worker was started"
-    assert warning == f"warning: two: {why}. Set with: cozyctl secrets set local/two TOKEN"
+    model = "the model cozy:local/toy:latest is not stored on this platform: cozyctl models push FOLDER local/toy:latest"
+    assert warnings == [f"warning: two: {why}. Set with: cozyctl secrets set local/two TOKEN", f"warning: two: {model}"]
 
 
 def test_on_a_terminal_one_line_changes_and_is_gone_when_it_serves(tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ class Bench:
         if isinstance(exc, CozyHubError) and exc.status in (401, 403):
             return FatalError(f"{spec.ref} is not on this machine, and the platform at {url} requires a key: cozyctl login --url {url}")
         if isinstance(exc, CozyHubError) and exc.status == 404:
-            return FatalError(f"{spec.ref} is not on this machine, nor on the platform at {url}. What is there: cozyctl models hub")
+            said = f": {exc.said}" if exc.said else ""
+            return FatalError(f"{spec.ref} is not on this machine, nor on the platform at {url}{said}. What is there: cozyctl models hub")
         if "no answer from" in str(exc):
             other = "start one (cozyctl up), name another (--url, or cozyctl login), or a hub (COZY_HUB_URL)"
             return RetryableError(f"{spec.ref} is not on this machine, and no platform answers at {url}: {other}")

@@ -140,7 +140,7 @@ def _checked(answer: Answer, name: str, kind: type[T]) -> T:
     if answer.status >= 500:  # permanent ones, such as 501 or 505; another hub or a newer one may do better
         raise RetryableError(f"the hub answered HTTP {answer.status} for {name}: {said}")
     hint = "; set COZY_HUB_TOKEN" if answer.status in (401, 403) else ""
-    raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status)
+    raise CozyHubError(f"the hub refused {name} (HTTP {answer.status}): {said}{hint}", answer.status, said)
 
 
 def _said(answer: Answer) -> str:

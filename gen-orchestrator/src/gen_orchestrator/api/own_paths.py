@@ -57,7 +57,8 @@ _TAG["properties"]["candidate"] = _object(
 )
 _RELEASE["properties"]["tags"] = _TEXTS
 _RELEASE["properties"]["deleted_at"] = {"type": "number"}  # for deleted releases
-_WHOLE_RELEASE: Schema = {**_RELEASE, "properties": {**_RELEASE["properties"], "unset_secrets": _TEXTS, "manifest": {"type": "object"}}}
+_LACKS = dict.fromkeys(("unset_secrets", "model_problems"), _TEXTS)
+_WHOLE_RELEASE: Schema = {**_RELEASE, "properties": {**_RELEASE["properties"], **_LACKS, "manifest": {"type": "object"}}}
 _PAST_TAG: Schema = {**_TAG, "properties": {**_TAG["properties"], "deleted_at": {"type": "number"}}}
 _TAG_HISTORY: Schema = {**_TAG, "properties": {**_TAG["properties"], "history": {"type": "array", "items": _PAST_TAG}}}
 _CHANGE = _object(

@@ -51,7 +51,7 @@ class MoveTag(msgspec.Struct, forbid_unknown_fields=True):
 class ReleaseRoutes:
     """Handlers of `/v1/releases`, `/v1/tags` and `/v1/endpoints/.../tags/...`. `prepare` makes a worker of a release
     ready, and returns what prevents that, "" for nothing; `on_tag_moved` is called after each move; `unset_secrets`
-    returns the secrets that a release needs and that are not set.
+    returns the secrets that a release needs and that are not set, `model_problems` why its workers will not get a model.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class ReleaseRoutes:
         prepare: Callable[[str], Awaitable[str]],
         on_tag_moved: Callable[[Tag], None],
         unset_secrets: Callable[[str], list[str]],
+        model_problems: Callable[[str], list[str]],
     ) -> None:
         self._unset_secrets = unset_secrets
+        self._model_problems = model_problems
         self._goldens = goldens
         self._prepare = prepare
         self._keys = keys
@@ -87,11 +89,14 @@ class ReleaseRoutes:
         await request.answer(200, msgspec.json.encode({"data": data}))
 
     async def get(self, request: Request) -> None:
-        """`GET /v1/releases/{release_id}`: with its manifest, and the secrets that must be set before it can serve."""
+        """`GET /v1/releases/{release_id}`: with its manifest, and what is missing before it can serve."""
         release = self.release_of(request, "release_id")
         tags = [f"{tag.function}:{tag.tag}" for tag in self._registry.tags(release.owner) if tag.release_id == release.release_id]
-        unset = self._unset_secrets(release.release_id)
-        body = {**self._shown(release), "tags": tags, "unset_secrets": unset, "manifest": msgspec.Raw(release.manifest)}
+        lacks = {
+            "unset_secrets": self._unset_secrets(release.release_id),
+            "model_problems": await asyncio.to_thread(self._model_problems, release.release_id),
+        }
+        body = {**self._shown(release), "tags": tags, **lacks, "manifest": msgspec.Raw(release.manifest)}
         await request.answer(200, msgspec.json.encode(body))
 
     async def diff(self, request: Request) -> None:

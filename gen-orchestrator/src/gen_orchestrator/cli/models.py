@@ -17,9 +17,9 @@ from rich.table import Column, Table
 
 from gen_orchestrator.cli.api import Api, ApiVerb, api_path, url_option
 from gen_orchestrator.cli.model_inbox import Handed, Laid, inbox_of, laid
-from gen_orchestrator.cli.shown import age
+from gen_orchestrator.cli.shown import age, print_tables
 from gen_orchestrator.hub.model_records import refusal_of
-from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, interrupted, json_option, print_json, print_line, say, stdout_of
+from gen_worker.cli.output import EXIT_FAILED, EXIT_USAGE, fail, interrupted, json_option, print_json, print_line, say
 from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.texts import counted
 
@@ -155,7 +155,7 @@ def hub(action: str, url: str, as_json: bool) -> int:
         for tag in repo["tags"]:
             ago = f"{age(time.time() - tag['moved_at'])} ago"
             table.add_row(f"{repo['owner']}/{repo['repo']}:{tag['tag']}", ", ".join(sorted(tag["versions"])), ago)
-    Console(file=stdout_of().text(), highlight=False).print(table)
+    print_tables(table, none="no models on the platform; store one with: cozyctl models push FOLDER OWNER/REPO")
     return 0
 
 

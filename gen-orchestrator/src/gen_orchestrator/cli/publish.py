@@ -71,14 +71,17 @@ def publish(folder: str, message: str, builder: str | None, image: str, url: str
     except ApiError:
         release = {}
     name, tags, unset = f"{build['owner']}/{build['endpoint']}", release.get("tags", []), release.get("unset_secrets", [])
+    problems = release.get("model_problems", [])
     if as_json:
-        print_json({**build, "unset_secrets": unset})
+        print_json({**build, "unset_secrets": unset, "model_problems": problems})
         return 0
     print_line(build["release_id"])
     if build.get("existed"):
         _say_existed(build, release)
     for secret in unset:
         say(f"warning: no worker of it starts before {secret} is set: cozyctl secrets set {name} {secret}")
+    for problem in problems:
+        say(f"warning: {problem}")
     if tags:
         say(f"it is {', '.join(tags)}. Try it: cozyctl invoke {name}/{tags[0].removesuffix(':prod')}")
     else:
