@@ -26,7 +26,7 @@ VERBS = {
     "models": ("gen_worker.cli.models", "Plan, fetch, list and check models."),
     "build": ("gen_worker.cli.build", "Build the worker image of this folder."),
     "run": ("gen_worker.cli.run", "Run one function once, here."),
-    "import": ("gen_worker.cli.import_", "Write a project from one of cog, LitServe, BentoML or RunPod."),
+    "import": ("gen_worker.cli.import_", "Convert a project of cog, LitServe, BentoML or RunPod."),
     "client": ("gen_worker.cli.client", "Write typed clients for callers of functions."),
     "explain": ("gen_worker.cli.explain", "Say what an error code means, and what to do."),
     "completion": ("gen_worker.cli.completion", "Print the script for completion in bash, zsh or fish."),
