@@ -200,7 +200,8 @@ def save_and_name(ctx: ActionContext, payload: Input) -> Output:
 @worker_function()
 def save_as(ctx: ActionContext, payload: Input) -> Saved:
     saved = Saved(file=ctx.save_bytes(payload.text, ctx.run_id.encode()))
-    pause(payload)
+    if payload.folder: sleep(ctx, payload)
+    else: pause(payload)
     return saved
 
 @worker_function()

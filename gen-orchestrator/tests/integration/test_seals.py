@@ -1,5 +1,7 @@
 """The end of an attempt seals its files; a saved file can be fetched by the name under which it was saved."""
 
+from pathlib import Path
+
 import httpx
 from platform_process import PlatformProcess, kill
 from saving import save, token_of
@@ -24,8 +26,8 @@ def test_the_end_of_a_run_seals_its_files(platform: PlatformProcess) -> None:
     assert not list((platform.data / "files").rglob(".saving-*"))
 
 
-def test_an_attempt_that_was_given_up_saves_no_more(platform: PlatformProcess) -> None:
-    run_id = platform.submit("save-as", {"text": "shared/a.txt", "seconds": 1.5})
+def test_an_attempt_that_was_given_up_saves_no_more(platform: PlatformProcess, tmp_path: Path) -> None:
+    run_id = platform.submit("save-as", {"text": "shared/a.txt", "seconds": 60, "folder": str(tmp_path)})
     platform.until(lambda: platform.run(run_id)["status"] == "running")
     assert save(platform, run_id, 1, "by hand").status_code == 200
     assert save(platform, run_id, 2, "early").status_code == 403
@@ -33,6 +35,7 @@ def test_an_attempt_that_was_given_up_saves_no_more(platform: PlatformProcess) -
     kill(pid)
     platform.until(lambda: platform.run(run_id)["attempt"] == 2)
     assert save(platform, run_id, 1, "late").status_code == 403
+    (tmp_path / "go").touch()
     run = platform.run(run_id, 60)
     assert (run["status"], run["attempt"]) == ("succeeded", 2)
     assert fetch(platform, "shared/a.txt") == (200, run_id)

@@ -62,13 +62,16 @@ class Asked:
 
 def hold_for(platform: PlatformProcess, held: Callable[[], Any]) -> None:
     before = platform.invoke("echo").json()["output"]["pid"]
-    works = platform.submit("sleep", {"seconds": 3.0, "text": "ended meanwhile"})
-    lasts = platform.submit("sleep", {"seconds": 60.0})
+    folder = platform.data.parent / "works"
+    folder.mkdir()
+    works = platform.submit("sleep", {"seconds": 600, "text": "ended meanwhile", "folder": str(folder)})
+    lasts = platform.submit("sleep", {"seconds": 600})
     platform.until(lambda: {platform.run(each)["status"] for each in (works, lasts)} == {"running"})
     resident = resident_mb(platform)
     asked = Asked(platform.url)
     with held():
         began_s = time.monotonic()
+        (folder / "go").touch()
         for number in range(8):
             asked.post("early", ECHO, {"text": str(number)}, **{"idempotency-key": f"early-{number}"})
         asked.post("cancel", f"/v1/runs/{lasts}/cancel")
