@@ -90,6 +90,11 @@ export function App() {
       <div className="with-list">
             <FunctionList functions={catalogue.functions} sockets={catalogue.sockets} current={fn ?? socket} />
             <div className="work">
+              {server.catalogue && place.about && (fn ?? socket) && (fn ?? socket)?.id !== place.about && (
+                <p className="hint" role="status">
+                  There is no function {place.about}. This is {(fn ?? socket)?.id}.
+                </p>
+              )}
               {fn && (
                 <Boundary key={fn.id}>
                   <Playground fn={fn} definitions={catalogue.definitions} forms={forms} run={runs.get(fn.id)} onRun={keep} />

@@ -30,6 +30,7 @@ def test_talk_with_a_websocket(runner: Runner, tab: Tab, expect: Any, tmp_path: 
     page = opened(tab, runner, "chat")
     assert "Talk with <i>it</i>." in page.locator(".description").inner_text()
     assert f"{runner.url.replace('http', 'ws', 1)}/v1/realtime/chat" in page.locator(".ask").inner_text()
+    assert 'with client.session("chat") as session:' in page.locator("#code-Python").inner_text()
     status, messages = page.locator(".status"), page.locator(".frame")
     page.locator("#send").click(force=True)  # not connected: nothing is sent
     expect(messages).to_have_count(0)

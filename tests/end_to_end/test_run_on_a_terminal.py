@@ -1,5 +1,6 @@
 """`cozyctl run` on a terminal: a debugger gets the terminal to itself, and what a function logs is shown."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,3 +61,14 @@ def test_what_a_function_logs_is_shown(project: Callable[..., Path]) -> None:
         assert terminal.status() == 0
         assert "info: for the operator" in terminal.lines
         assert "of a library" in terminal.lines, "it is written into the bar's line"
+
+
+def test_lines_that_are_equal_are_each_shown(project: Callable[..., Path]) -> None:
+    code = CODE.replace('logging.getLogger("mine").info("for the operator")', 'ctx.log("again"); ctx.log("again"); ctx.log("again")')
+    assert code != CODE
+    folder = project(code)
+    with Terminal(RUN, cwd=folder) as terminal:
+        assert terminal.status() == 0
+        assert terminal.lines.count("info: again") == 3
+    piped = subprocess.run(RUN, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    assert piped.stderr.splitlines().count("info: again") == 3

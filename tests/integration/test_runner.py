@@ -144,6 +144,13 @@ def test_openapi_and_page(runner: Runner) -> None:
     assert operation["summary"] == "Give the prompt back."
     assert operation["operationId"] == "echo"
     assert "prompt" in document["components"]["schemas"]["In"]["properties"]
+    plain, zipped = (runner.http.get("/openapi.json", headers={"accept-encoding": coding}) for coding in ("identity", "gzip"))
+    assert ("content-encoding" in plain.headers, zipped.headers["content-encoding"], zipped.content == plain.content) == (
+        False,
+        "gzip",
+        True,
+    )
+    assert int(zipped.headers["content-length"]) < len(plain.content) / 4
     page = runner.http.get("/docs")
     assert "text/html" in page.headers["content-type"]
     assert "script-src 'self'" in page.headers["content-security-policy"]

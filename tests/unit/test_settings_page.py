@@ -16,6 +16,7 @@ TREES = (ROOT / "src/gen_worker", ROOT / "gen-orchestrator/src/gen_orchestrator"
 # Variables of the system, or said by one of our programs to another: nobody sets them.
 NOT_SETTINGS = {
     "TERM",
+    "TMPDIR",
     "SHELL",
     "VIRTUAL_ENV",
     "COZY_FUNCTION_MODULES",

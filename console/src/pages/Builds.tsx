@@ -17,32 +17,34 @@ export function Builds() {
       <h2>Builds</h2>
       {problem && <ProblemNote problem={problem} retry={again} />}
       {data && data.data.length === 0 && <p className="hint">Nothing was published yet. Publish a folder with: cozyctl publish</p>}
-      <Scroll label="Builds">
-        <table>
-          <Head columns={["Build", "Status", "Endpoint", "Message", "Began", "Took", "Release"]} />
-          <tbody>
-            {(data?.data ?? []).map((each) => (
-              <tr key={each.build_id}>
-                <td>
-                  <a href={linkTo("builds", each.build_id)}>{each.build_id}</a>
-                </td>
-                <td>
-                  <span className={`badge ${each.status}`}>{each.status}</span>
-                </td>
-                <td>{each.endpoint}</td>
-                <td className="wraps">{each.message}</td>
-                <td>
-                  <When at={each.created_at} />
-                </td>
-                <td>
-                  <Took ms={each.finished_at ? (each.finished_at - each.created_at) * 1000 : null} />
-                </td>
-                <td>{each.release_id && <a href={linkTo("releases", each.release_id)}>{each.release_id}</a>}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      {data && data.data.length > 0 && (
+        <Scroll label="Builds">
+          <table>
+            <Head columns={["Build", "Status", "Endpoint", "Message", "Began", "Took", "Release"]} />
+            <tbody>
+              {data.data.map((each) => (
+                <tr key={each.build_id}>
+                  <td>
+                    <a href={linkTo("builds", each.build_id)}>{each.build_id}</a>
+                  </td>
+                  <td>
+                    <span className={`badge ${each.status}`}>{each.status}</span>
+                  </td>
+                  <td>{each.endpoint}</td>
+                  <td className="wraps">{each.message}</td>
+                  <td>
+                    <When at={each.created_at} />
+                  </td>
+                  <td>
+                    <Took ms={each.finished_at ? (each.finished_at - each.created_at) * 1000 : null} />
+                  </td>
+                  <td>{each.release_id && <a href={linkTo("releases", each.release_id)}>{each.release_id}</a>}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      )}
     </>
   );
 }

@@ -68,7 +68,7 @@ export function Runs() {
       {(problem ?? trouble) && <ProblemNote problem={(problem ?? trouble) as Problem} />}
       <Scroll label="Runs">
         <table>
-          <Head columns={["Run", "Function", "Status", "Began", "Took", "Why"]} />
+          <Head columns={["Run", "Status", "Function", "Began", "Took", "Why"]} />
           <tbody>
             {rows.map((run) => (
               <tr key={run.id}>
@@ -77,11 +77,11 @@ export function Runs() {
                     <code>{run.id.slice(0, 18)}</code>
                   </a>
                 </td>
-                <td>{refOf(run)}</td>
                 <td>
                   <span className={`badge ${run.status}`}>{run.status}</span>
                   {(run.attempt ?? 1) > 1 && ` attempt ${run.attempt}`}
                 </td>
+                <td>{refOf(run)}</td>
                 <td>
                   <When at={run.created_at} />
                 </td>

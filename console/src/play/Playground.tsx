@@ -2,7 +2,6 @@
 
 import { useCallback, useEffect, useMemo, useState, type FormEvent, type ReactNode } from "react";
 import { Button } from "react-aria-components/Button";
-import { Tab, TabList, TabPanel, Tabs } from "react-aria-components/Tabs";
 import { Fields } from "../form/FieldView";
 import { Complaints } from "../form/labelled";
 import { placesFor } from "../form/places";
@@ -15,7 +14,7 @@ import { tidy, type Field } from "../schema/shape";
 import { IS_PLATFORM, type FieldProblem } from "../server/api";
 import type { Fn } from "../server/functions";
 import { usePoll } from "../server/usePoll";
-import { CopyButton } from "../ui/parts";
+import { CodeTabs } from "../ui/CodeTabs";
 import { codeFor, LANGUAGES } from "./code";
 import type { Forms } from "./form";
 
@@ -193,28 +192,7 @@ function Buttons({ run, onReset }: { run: Run | undefined; onReset: () => void }
 function Code({ fn, form }: { fn: Fn; form: { fields: Parameters<typeof payloadOf>[0]; drafts: Record<string, Draft> } }) {
   const payload = payloadOf(form.fields, form.drafts);
   const shown = masked(payload.value, secretsOf(form.fields, form.drafts));
-  return (
-    <Tabs className="code-tabs">
-      <TabList aria-label="The same as code" className="tabs">
-        {LANGUAGES.map((each) => (
-          <Tab key={each} id={each} className="tab">
-            {each}
-          </Tab>
-        ))}
-      </TabList>
-      {LANGUAGES.map((each) => {
-        const text = codeFor(each, fn, shown, payload);
-        return (
-          <TabPanel key={each} id={each} className="code-panel">
-            <pre id={`code-${each}`} tabIndex={0} role="region" aria-label={`${each} code`}>
-              {text}
-            </pre>
-            <CopyButton text={text} label={`Copy as ${each}`} />
-          </TabPanel>
-        );
-      })}
-    </Tabs>
-  );
+  return <CodeTabs texts={LANGUAGES.map((each) => [each, codeFor(each, fn, shown, payload)])} />;
 }
 
 /** Files that are pasted or dropped anywhere on the page go to fields for files. Gives what is to be said of it. */

@@ -5,7 +5,9 @@ import { linkTo } from "../place";
 import { tidy } from "../schema/shape";
 import { IS_PLATFORM } from "../server/api";
 import type { Socket } from "../server/functions";
-import { bytes, CopyButton, ProblemNote } from "../ui/parts";
+import { CodeTabs } from "../ui/CodeTabs";
+import { bytes, ProblemNote } from "../ui/parts";
+import { sessionCode } from "./code";
 import { MAX_MESSAGE_BYTES, type Frame, type Session } from "./session";
 
 const WORDS = { new: "not connected", connecting: "connecting", open: "open", over: "over" } as const;
@@ -122,12 +124,7 @@ export function SessionPane({ socket, session }: { socket: Socket; session: Sess
         <Frames frames={view.frames} left={view.sent + view.received - view.frames.length} />
         {IS_PLATFORM && <p className="hint">A session is a run: it is listed, measured and canceled as one. It ends when this page is closed.</p>}
       </section>
-      <section className="code-tabs" aria-label="The same as code">
-        <pre id="code-console" tabIndex={0} role="region" aria-label="Command">
-          {`python -m websockets ${url}`}
-        </pre>
-        <CopyButton text={`python -m websockets ${url}`} label="Copy the command" />
-      </section>
+      <CodeTabs texts={sessionCode(socket.id, url)} />
     </div>
   );
 }

@@ -43,6 +43,17 @@ export function codeFor(language: Language, fn: Fn, shown: Sent, payload: Payloa
   }
 }
 
+/** A session as something to paste. */
+export function sessionCode(id: string, url: string): [string, string][] {
+  const where = JSON.stringify(location.origin);
+  const ref = JSON.stringify(id);
+  return [
+    ["Python", `from gen_worker.client import Client\n\nclient = Client(${where})\nwith client.session(${ref}) as session:\n    session.send("hello")\n    for message in session:\n        print(message)`],
+    ["TypeScript", `import { Client } from "gen-worker-client";\n\nconst client = new Client(${where});\nconst session = await client.session(${ref});\nawait session.send("hello");\nfor await (const message of session) console.log(message);`],
+    ["command", `python -m websockets ${url}`],
+  ];
+}
+
 function python(value: Sent, depth = 0): string {
   const line = `\n${"    ".repeat(depth + 1)}`;
   const inner = `\n${"    ".repeat(depth)}`;

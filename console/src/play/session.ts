@@ -49,6 +49,8 @@ const WORDS: Record<string, string> = {
   worker_lost: "Its worker is gone. Connect again.",
   leader_lost: "The leading node is gone. Connect again.",
   expired: "No worker was free in time.",
+  key_revoked: "The key that opened it was revoked.",
+  key_expired: "The key that opened it has expired.",
   overloaded: "Too many wait already. Try again later.",
   budget_exhausted: "A budget of this key is spent.",
   max_concurrency_reached: "The worker has no free slot. Try again later.",

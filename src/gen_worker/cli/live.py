@@ -86,6 +86,7 @@ class LiveRun:
         elif event.event_type in (events.PROGRESS, events.LOG):
             payload = msgspec.json.decode(event.payload)
             if event.event_type == events.LOG:
+                self._last = ""  # whoever logs a line twice means two
                 self._line(f"{payload.get('level', 'info')}: {payload.get('message', '')}")
             else:
                 self._progress(payload.get("progress"), str(payload.get("stage", "")))
@@ -190,6 +191,7 @@ class LiveRun:
             self._line(f"{self._function}: {progress:.0%} {stage}".rstrip())
 
     def _line(self, text: str) -> None:
+        """Print a line. A step, progress or note that was just told is not told again."""
         if text != self._last:
             self._last = text
             bar = self._bar

@@ -42,6 +42,7 @@ from gen_worker.http.openapi import openapi_document
 from gen_worker.http.page import Page
 from gen_worker.http.queries import names_in, only_known, only_with
 from gen_worker.http.sse import last_event_id
+from gen_worker.http.zipped import answer_zipped
 from gen_worker.log import Log
 from gen_worker.refs import ModelSpec
 from gen_worker.sources.keyspace import Keyspace
@@ -283,7 +284,7 @@ class DevApp:
             document = openapi_document(entries, name, __version__, own_routes(), [RunnerRun], described)
             document["x-websockets"] = [_described(spec) for spec in self._serving.websockets.values()]
             self._openapi = msgspec.json.encode(document)  # fields stay in the author's order
-        await request.answer(200, self._openapi)
+        await answer_zipped(request, self._openapi)
 
     async def _on_error(self, request: Request, exc: Exception) -> None:
         if isinstance(exc, RequestError):

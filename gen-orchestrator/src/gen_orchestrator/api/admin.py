@@ -15,6 +15,7 @@ from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.metrics import Metrics
 from gen_orchestrator.scheduling.pool import Pool
 from gen_worker.http.asgi import Request
+from gen_worker.http.zipped import answer_zipped
 
 FAILURE_CHARACTERS = 2000
 
@@ -83,4 +84,4 @@ class AdminRoutes:
         await request.answer(200, msgspec.json.encode(body))
 
     async def openapi(self, request: Request) -> None:
-        await request.answer(200, msgspec.json.encode(openapi.document(self._registry, caller_of(request).own())))
+        await answer_zipped(request, msgspec.json.encode(openapi.document(self._registry, caller_of(request).own())))
