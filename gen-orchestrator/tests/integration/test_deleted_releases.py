@@ -92,7 +92,7 @@ def test_a_release_goes_when_nothing_needs_it_and_what_it_did_stays_readable(pla
         [row["action"], row["subject"]] for row in ask(platform, "GET", "/v1/audit").json()["data"]
     ]
     done = verb(platform, "rollback", "local/gone")
-    assert (done.returncode, "no earlier release that still exists" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "no earlier release that still exists" in done.stderr) == (1, True), done.stderr
 
     assert publish(platform, tmp_path, "gone", 1) == old, "the same source is the same release"
     assert ask(platform, "POST", f"/v1/local/gone/greet@{old}", {"payload": {}}).json()["output"]["text"] == "1: world"
