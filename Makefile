@@ -15,7 +15,7 @@ test: $(VENV)/.all
 # The documentation site, in build/site: links are checked, a warning is an error.
 docs: $(VENV)/.all
 	scripts/site-assets
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test-busy: $(VENV)/.all
 	PYTHON=$(BIN)/python scripts/test-busy
