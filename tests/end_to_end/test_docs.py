@@ -18,7 +18,7 @@ ELSEWHERE = ("client.md", "front-doors.md", "console.md", "error-codes.md")
 # Pages that are made to be run: each of their snippets is run, or says why not.
 RUN = sorted(
     path.relative_to(DOCS).as_posix()
-    for path in [*DOCS.glob("guides/*.md"), *(DOCS / f"{name}.md" for name in ("tutorial", "coming-from"))]
+    for path in [*DOCS.glob("guides/*.md"), *(DOCS / f"{name}.md" for name in ("tutorial", "coming-from", "models", "worker"))]
 )
 
 
