@@ -1,5 +1,6 @@
 """A session lasts no longer than the key that opened it."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,8 +54,11 @@ def test_a_revoked_key_ends_its_open_sessions_and_no_others(platform: PlatformPr
 
 
 def test_a_session_ends_when_its_key_expires(platform: PlatformProcess) -> None:
-    _, client = made(platform, life_s=2.0)
-    with client, client.session("local/demo/mirror") as session:
-        with pytest.raises(SessionError) as ended:
-            session.receive()
-        assert (ended.value.close_code, ended.value.reason) == (1008, "key_expired")
+    for life_s in (2.0, 10.0, 50.0):  # on a busy machine it may expire before the session is open
+        _, client = made(platform, life_s=life_s)
+        with client, contextlib.suppress(AuthenticationError), client.session("local/demo/mirror") as session:
+            with pytest.raises(SessionError) as ended:
+                session.receive()
+            assert (ended.value.close_code, ended.value.reason) == (1008, "key_expired")
+            return
+    pytest.fail("no session was open before its key expired")

@@ -119,7 +119,7 @@ def _asked(flows: Flows, path: Callable[[str], str], timeout_s: float) -> Flow[t
             answer = Answer(502, answer.headers, b"the answer to the websocket's handshake is wrong")
         if answer.status not in PASSING:
             return run_id, answer
-        yield from tries.after(refusal(answer), untaken=True)
+        yield from tries.refused(answer, untaken=True)
 
 
 def _handshake(flows: Flows, path: str, nonce: bytes, timeout_s: float) -> Request:

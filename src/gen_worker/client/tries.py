@@ -69,11 +69,11 @@ class Tries:
             raise error
         yield from self._pause(pause_s, error)
 
-    def refused(self, answer: Answer) -> Flow[None]:
+    def refused(self, answer: Answer, *, untaken: bool = False) -> Flow[None]:
         """Like `after`, for an answer whose status may pass."""
         error = refusal(answer)
         if not is_starting(answer):
-            yield from self.after(error, untaken=answer.status == 429)
+            yield from self.after(error, untaken=untaken or answer.status == 429)
             return
         asked_s = START_PAUSE_S if error.retry_after_s is None else error.retry_after_s
         pause_s = self._policy.pause_s(1, asked_s, _random)
