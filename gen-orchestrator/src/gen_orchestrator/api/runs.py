@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
-from typing import Protocol
 
 import msgspec
 
@@ -20,8 +19,9 @@ from gen_orchestrator.api.memo import Memo
 from gen_orchestrator.api.shown_deliveries import shown_delivery
 from gen_orchestrator.api.streams import RunStreams
 from gen_orchestrator.api.uploads import read_form
+from gen_orchestrator.api.webhook_targets import WebhookReceivers, webhook_target
 from gen_orchestrator.domain.runs import Run
-from gen_orchestrator.domain.webhooks import Target, read_target
+from gen_orchestrator.domain.webhooks import read_target
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.registry import NotFoundError, Registry, Resolved, TagNameError, split_tag
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
@@ -33,12 +33,10 @@ from gen_orchestrator.scheduling.spending import ExhaustedError, Spending
 from gen_orchestrator.scheduling.waits import Waits
 from gen_orchestrator.store.base import RunStore, StoreError, StoreFullError, StoreUnavailableError
 from gen_worker.contract.run import InvokeOptions
-from gen_worker.front_doors.cog.predictions import BASE_HEADER
 from gen_worker.http.asgi import Request, RequestError
 from gen_worker.http.headers import matches_etag, parse_prefer, preferred, whole_number
 from gen_worker.http.idempotency import idempotency_key
 from gen_worker.names import is_run_id
-from gen_worker.net.public_urls import BlockedURLError, PrivateHostError
 
 MAX_BODY_BYTES = 32 << 20  # of JSON: twice the limit of a payload, because numbers and base64 are longer in JSON
 DEFAULT_WAIT_S = 60
@@ -46,14 +44,6 @@ MAX_WAIT_S = 3600
 CANCEL_WAIT_S = 12.0
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
-
-
-class WebhookReceivers(Protocol):
-    """Knows which URLs may be notified about runs."""
-
-    def read(self, url: str) -> object:
-        """`BlockedURLError` for a URL that may not be notified; `PrivateHostError` where a setting would allow it."""
-        ...
 
 
 DECIDED_S = 0.01  # a pending delete is usually decided by then
@@ -307,7 +297,7 @@ class RunRoutes:
         settings = resolved.settings
         now = time.time()
         start_timeout_s = options.start_timeout_s or settings.start_timeout_s
-        webhook = self._webhook(request, options) if options.webhook else b""
+        webhook = webhook_target(request, options, self._receivers) if options.webhook else b""
         return Run(
             id=new_run_id(),
             owner=owner,
@@ -327,18 +317,6 @@ class RunRoutes:
             webhook=webhook,
             traceparent=traceparent_of(request),
         )
-
-    def _webhook(self, request: Request, options: InvokeOptions) -> bytes:
-        try:
-            self._receivers.read(options.webhook)
-        except BlockedURLError as exc:
-            why = str(exc).removeprefix("input url blocked: ")
-            hint = "expected a URL such as https://example.com/hook"
-            if isinstance(exc, PrivateHostError):
-                hint = "to notify a server on this machine or network, start the platform with --allow-private-webhooks"
-            detail = f"webhook {options.webhook[:100]!r}: {why}"
-            raise RequestError(400, "validation", detail, error="invalid_webhook", hint=hint) from None
-        return msgspec.json.encode(Target(options.webhook, options.webhook_events, request.header(BASE_HEADER)[:300]))
 
     async def _keep(self, open_run: OpenRun) -> None:
         """The caller has waited long enough: a run that continues without a waiting caller is durable, like every other."""
