@@ -159,6 +159,7 @@ class Term:
             meter=Meter(clock, settings.prices),
             gone=registry.gone,
             calendar=calendar,
+            event_bytes=settings.retention.gen_orchestrator_run_event_bytes,
         )
         urls = SignedUrls(secret, settings.http_url, clock.unix_s)
         objects = RunObjects(signed_url(urls))

@@ -15,7 +15,8 @@ import s3_server
 from platform_process import COZYCTL, PlatformProcess, write_project
 from saving import save
 
-LIMITS = {"GEN_ORCHESTRATOR_UPLOAD_BYTES": "3000000", "GEN_ORCHESTRATOR_OWNER_BYTES": "5000000", "GEN_ORCHESTRATOR_RUN_BYTES": "2000"}
+LIMITS = {"GEN_ORCHESTRATOR_UPLOAD_BYTES": "3000000", "GEN_ORCHESTRATOR_OWNER_BYTES": "5000000", "GEN_ORCHESTRATOR_RUN_BYTES": "2000",
+          "GEN_ORCHESTRATOR_RUN_EVENT_BYTES": "20000"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,22 @@ def test_an_attempt_saves_within_its_budget(limited: PlatformProcess) -> None:
     refused = limited.invoke("save", {"text": "x" * 2001})
     assert refused.status_code == 500, refused.text
     assert not list((limited.data / "files").rglob(".saving-*"))
+
+
+def test_a_stream_ends_when_more_was_sent_than_is_kept_of_a_run(limited: PlatformProcess) -> None:
+    assert limited.invoke("echo").status_code == 200
+    before = limited.worker_pids()
+    ended = limited.run(limited.submit("count", {"times": 1_000_000}), 60)
+    assert (ended["status"], ended["error"]["code"], ended["error"].get("retryable")) == ("failed", "resource", None), ended
+    assert "20000 bytes" in ended["error"]["detail"]
+    assert "GEN_ORCHESTRATOR_RUN_EVENT_BYTES" in ended["error"]["detail"]
+    outputs = [data for _, name, data in limited.events(ended["id"]) if name == "output"]
+    assert outputs == [{"number": number} for number in range(len(outputs))]
+    assert 100 < len(outputs) < 250
+    assert limited.run(limited.submit("count", {"times": 50}), 60)["status"] == "succeeded"
+    reported = limited.run(limited.submit("progress", {"times": 1000}), 60)
+    assert reported["status"] == "succeeded", "what is no output is dropped"
+    assert limited.worker_pids() == before, "the worker is not at fault"
 
 
 def test_signed_addresses_hold_for_one_object_and_method(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ YEAR_S = 366 * 24 * 3600
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """Seconds after the end of a run; its details (events, idempotency key) are deleted no later than the run. Bytes of
     each worker's log. Seconds after which a caller's upload expires, bytes of one upload, and bytes of all uploads of
-    one owner. Bytes that one attempt of a run may save. How many releases of each endpoint stay besides those in use;
-    0: all. Seconds after which a realtime session without a message ends; 0: never. `gen_orchestrator_blobs` is
-    `s3://bucket/prefix`, or empty for the data folder.
+    one owner. Bytes that one attempt of a run may save. Bytes of the events of one run; 0: no limit. How many releases
+    of each endpoint stay besides those in use; 0: all. Seconds after which a realtime session without a message ends;
+    0: never. `gen_orchestrator_blobs` is `s3://bucket/prefix`, or empty for the data folder.
     """
 
     gen_orchestrator_keep_runs_s: Annotated[float, Range(60, YEAR_S, "seconds")] = 7 * 24 * 3600.0
@@ -44,6 +44,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper
     gen_orchestrator_upload_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 16 << 30
     gen_orchestrator_owner_bytes: Annotated[int, Range(1, 1 << 60, "bytes")] = 100 << 30
     gen_orchestrator_run_bytes: Annotated[int, Range(1, 1 << 50, "bytes")] = 256 << 30
+    gen_orchestrator_run_event_bytes: Annotated[int, Range(0, 1 << 40, "bytes")] = 64 << 20
     gen_orchestrator_keep_releases: Annotated[int, Range(0, MAX_KEEP, "releases")] = 0
     gen_orchestrator_session_idle_s: Annotated[float, Range(0, YEAR_S, "seconds")] = 600.0
     gen_orchestrator_blobs: str = ""

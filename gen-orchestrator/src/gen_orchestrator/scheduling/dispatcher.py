@@ -59,7 +59,7 @@ from gen_worker.wire.messages import CloseRealtime, Event, RunResult
 class Dispatcher:
     """One for each leader. `files` says where a run saves its files. `on_over` is called for each ended run,
     `on_starved` when a run found no free worker, `on_delivery` when a webhook delivery was stored. `gone`: releases
-    that get no more runs. `calendar` is the clock for deliveries.
+    that get no more runs. `calendar` is the clock for deliveries. `event_bytes`: of the events of one run; 0: no limit.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Dispatcher:
         meter: Meter | None = None,
         gone: Collection[str] = frozenset(),
         calendar: SteadyCalendar | None = None,
+        event_bytes: int = 0,
     ) -> None:
         self._gone = gone
         self.open = OpenRuns()
@@ -86,7 +87,7 @@ class Dispatcher:
         self._intake = Intake(writer, self)
         self.lanes = Lanes()
         self._recorder = Recorder(writer, clock, calendar or SteadyCalendar(clock), self._over, self._back, on_delivery, self.open.forget)
-        self._events = RunEvents(self._recorder, clock)
+        self._events = RunEvents(self._recorder, clock, event_bytes, lambda open_run: self._flooded(open_run, event_bytes))
         self._waiting = WaitingRuns(self.lanes, self._recorder, clock, self.pump)
         self._leasing = Leasing(writer, self._recorder, meter or Meter(clock), clock, files, self._over, self._watch)
         self._overdue = Overdue(self._recorder, fitness, clock, log, self._leasing.detach, self.pump)
@@ -254,6 +255,11 @@ class Dispatcher:
         if open_run is not None:
             self._events.take(open_run, event, worker.instance_id, hold)
 
+    def _flooded(self, open_run: OpenRun, most_bytes: int) -> None:
+        if open_run.ends_as is None:
+            self._log.warning("run.flooded", run_id=open_run.id, bytes=open_run.feed.heard_bytes)
+            self._overdue.end(open_run, endings.flooded(most_bytes, self._clock.unix_s()))
+
     def on_result(self, worker: Worker, result: RunResult, hold: Hold) -> None:
         """A worker's one result of a run. A result that nobody waits for, such as one of an earlier attempt, is dropped."""
         open_run = worker.runs.get(result.run_id)
@@ -269,7 +275,9 @@ class Dispatcher:
         self._leasing.detach(open_run)
         self._fitness.ended(worker.worker_id, lane.release_id, "" if result.success else result.error_type)
         at = self._clock.unix_s()
-        if open_run.gapped:
+        if open_run.ends_as is not None:
+            self._recorder.finish(open_run, open_run.ends_as, hold)
+        elif open_run.gapped:
             open_run.gapped = False
             self._recorder.settle(open_run, Again(0.0, executed=False), hold)
         elif result.success:

@@ -67,6 +67,15 @@ def out_of_time(run: Run, stuck: bytes, at: float) -> Ending:
     return Ending(state=RunState.FAILED, at=at, error=error)
 
 
+def flooded(most_bytes: int, at: float) -> Ending:
+    """The run has sent more output than is kept of one run."""
+    text = (
+        f"the events of this run have more than {most_bytes} bytes, and no more are kept of one run (GEN_ORCHESTRATOR_RUN_EVENT_BYTES); "
+        "save large outputs as files: ctx.save_bytes"
+    )
+    return Ending(state=RunState.FAILED, at=at, error=RunError(error_type="resource", code="resource", message=text))
+
+
 def error_of(result: RunResult) -> RunError:
     """The error of a failed result, for its caller. Workers without `code` and `errors_json` tell less."""
     code = result.code or ("timeout" if result.error_message.startswith("DeadlineError") else result.error_type or "internal")

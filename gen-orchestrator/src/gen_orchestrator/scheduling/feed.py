@@ -40,7 +40,20 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Feed:
     """One for each run. Lives on the loop."""
 
-    __slots__ = ("_bytes", "_entries", "_waiters", "cut", "dropped", "progress", "sealed", "seqs", "source", "status_changes", "unsaved")
+    __slots__ = (
+        "_bytes",
+        "_entries",
+        "_waiters",
+        "cut",
+        "dropped",
+        "heard_bytes",
+        "progress",
+        "sealed",
+        "seqs",
+        "source",
+        "status_changes",
+        "unsaved",
+    )
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
@@ -48,6 +61,7 @@ class Feed:
         self._waiters: list[asyncio.Future[None]] = []
         self.cut = False  # this program ends: readers resume elsewhere, or later
         self.dropped = False  # the oldest events are no longer in memory
+        self.heard_bytes = 0  # of all events of all attempts, also of those that are only in the store
         self.progress: msgspec.Raw | None = None
         self.sealed = False
         self.seqs: dict[int, int] = {}  # attempt -> its last number
@@ -60,6 +74,7 @@ class Feed:
         mine = [chunk for chunk in stored if chunk.attempt == attempt]
         last = mine[-1] if mine else EventChunk(attempt, 0, 0, b"")
         self.dropped = True
+        self.heard_bytes = sum(len(chunk.events) for chunk in stored)
         self.seqs[attempt] = last.last_seq
         self.source = (last.instance_id, last.wire_seq)
 
@@ -75,6 +90,7 @@ class Feed:
             self.progress = entry.data
         self._entries.append(entry)
         self._bytes += len(data) + OVERHEAD_BYTES
+        self.heard_bytes += len(data) + OVERHEAD_BYTES
         while len(self._entries) > MAX_EVENTS or (self._bytes > MAX_BYTES and len(self._entries) > 1):
             self._bytes -= len(memoryview(self._entries.popleft().data)) + OVERHEAD_BYTES
             self.dropped = True

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from gen_orchestrator.domain.receipts import NOTHING, Usage
-from gen_orchestrator.domain.runs import Run, RunError, RunState
+from gen_orchestrator.domain.runs import Ending, Run, RunError, RunState
 from gen_orchestrator.scheduling.feed import Feed
 from gen_orchestrator.scheduling.live_session import LiveSession
 from gen_worker.wire.messages import OpenRealtime, RunCommand
@@ -37,6 +37,7 @@ class OpenRun:
         "accepted_s",
         "began_s",
         "cancel_requested",
+        "ends_as",
         "expected_end_s",
         "expires_s",
         "failed_by",
@@ -71,6 +72,7 @@ class OpenRun:
         self.accepted: Acceptance | None = None  # until its row is committed
         self.started = False  # whether the worker has begun this attempt
         self.cancel_requested = run.cancel_requested
+        self.ends_as: Ending | None = None  # decided here, whatever its worker says
         self.worker: Worker | None = None
         self.accepted_s = 0.0  # monotonic: when it was accepted, and when it is given up unless it has begun (0: never)
         self.expires_s = 0.0

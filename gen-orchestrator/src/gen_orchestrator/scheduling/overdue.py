@@ -1,6 +1,7 @@
 """Ends runs that continue too long: past their time limit, or after a cancel.
 
     LEASED --its time is over, and TIMEOUT_BACKUP_S more--> the worker is told, the run ends as out of time
+    LEASED --it sent more output than is kept--> the worker is told --CANCEL_GRACE_S--> the run ends as failed
     LEASED --canceled--> the worker is told --CANCEL_GRACE_S--> the run ends as canceled
 
 The worker should have ended such a run itself. If it did not, the run ends here while its code still runs there: `zombies` keeps its slot
@@ -10,6 +11,7 @@ counted, and `Fitness` has the worker replaced.
 import asyncio
 from collections.abc import Callable
 
+from gen_orchestrator.domain.runs import Ending
 from gen_orchestrator.scheduling import endings
 from gen_orchestrator.scheduling.fitness import Fitness
 from gen_orchestrator.scheduling.lane import Lane
@@ -67,6 +69,19 @@ class Overdue:
         if open_run.phase is Phase.LEASED and open_run.worker is not None:
             open_run.worker.interrupt(open_run.id)
             open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._cancel_overdue, open_run))
+
+    def end(self, open_run: OpenRun, ending: Ending) -> None:
+        """End a run in this way, whatever its worker says: it is told to stop it, and has `CANCEL_GRACE_S` for that."""
+        if open_run.ends_as is None and open_run.phase is Phase.LEASED:
+            open_run.ends_as = ending
+            self.interrupt(open_run)
+            open_run.set_timer(self._loop.call_later(CANCEL_GRACE_S, self._end_overdue, open_run, ending))
+
+    def _end_overdue(self, open_run: OpenRun, ending: Ending) -> None:
+        if open_run.phase is Phase.LEASED:
+            self._give_up(open_run, f"run {open_run.id} went on for {CANCEL_GRACE_S:.0f} s after it was told to stop")
+            self._recorder.finish(open_run, ending)
+            self._pump(open_run.lane)
 
     def _out_of_time(self, open_run: OpenRun) -> None:
         if open_run.phase is not Phase.LEASED:

@@ -78,7 +78,9 @@ class Recorder:
     def settle(self, open_run: OpenRun, what: Again | GiveUp, hold: Hold | None = None) -> None:
         """An attempt has failed or had no effect: the run returns to the queue, or ends."""
         at = self._clock.unix_s()
-        if open_run.cancel_requested:
+        if open_run.ends_as is not None:
+            self.finish(open_run, open_run.ends_as, hold)
+        elif open_run.cancel_requested:
             self.cancel(open_run, hold)
         elif isinstance(what, GiveUp):
             self.finish(open_run, Ending(state=RunState.FAILED, at=at, error=what.error, metrics=open_run.metrics), hold)

@@ -4,7 +4,12 @@
           --shown--> the run's feed --> the store; its acknowledgement (`Hold`) waits for that write
 
 An event of an earlier attempt, an event that the feed already has, and an event that is not JSON are dropped.
+
+All events of a stored run are kept, whoever reads them and however slowly: no reader can hold up a worker, which has other
+runs. So their bytes are limited. Beyond the limit the run ends if it sends more output; what else it reports is dropped.
 """
+
+from collections.abc import Callable
 
 from gen_orchestrator.scheduling.heard import is_json, kept_metrics
 from gen_orchestrator.scheduling.open_run import OpenRun, Phase
@@ -22,9 +27,12 @@ MAX_TYPE_CHARS = 200  # the limit for an author's event type in our workers
 class RunEvents:
     """One for each leader."""
 
-    def __init__(self, recorder: Recorder, clock: Clock) -> None:
+    def __init__(self, recorder: Recorder, clock: Clock, most_bytes: int, flooded: Callable[[OpenRun], None]) -> None:
+        """`most_bytes`: of the events of one run; 0: no limit. `flooded` ends a run that sends more output."""
         self._recorder = recorder
         self._clock = clock
+        self._most_bytes = most_bytes
+        self._flooded = flooded
 
     def take(self, open_run: OpenRun, event: Event, instance_id: str, hold: Hold) -> None:
         """Process an event from this instance of the run's worker."""
@@ -37,6 +45,10 @@ class RunEvents:
             return
         if not open_run.first_output_at and name == "output":
             open_run.first_output_at = self._clock.unix_s()
+        if self._most_bytes and open_run.feed.heard_bytes >= self._most_bytes and not open_run.volatile:
+            if name == "output":
+                self._flooded(open_run)
+            return
         source = (instance_id, hold.number)
         kind, data = sound(event.event_type, MAX_TYPE_CHARS), event.payload or b"{}"
         if open_run.feed.append(open_run.run.attempt, name, kind, data, source) is None:
