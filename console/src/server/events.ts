@@ -11,6 +11,8 @@ export interface RunEvent {
 
 const TRIES = 6; // of a server that answers, and ends the stream with nothing in it
 const MAX_PAUSE_MS = 2000;
+// Answers of a platform that starts, or of a proxy before one: the run goes on meanwhile, so they are not its end.
+const PASSING = new Set([408, 425, 429, 502, 503, 504]);
 
 /** Start a run and give its events until `done`. A stream that is cut is taken up again, however long the server is away; `onRun` gets the run's id
  * as soon as it is known, `onLost` whether the connection is lost now. */
@@ -55,7 +57,7 @@ async function* goOn(runId: string, response: Response | null, signal: AbortSign
       if (response.status === 204) return;
       empty++;
     } catch (error) {
-      if (signal.aborted || !runId || (error instanceof Trouble && !error.isDown)) throw error;
+      if (signal.aborted || !runId || (error instanceof Trouble && !error.isDown && !PASSING.has(error.problem.status ?? 0))) throw error;
     }
     response = null;
     if (empty > TRIES) throw new Trouble({ title: "the stream was cut", detail: "The connection was lost, and the run could not be found again.", code: "cut" }, true);
