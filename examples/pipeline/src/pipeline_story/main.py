@@ -1,4 +1,4 @@
-"""Functions that call functions: `story` has each line written by `line`, and gives them back as they come."""
+"""Functions that call functions: `story` calls `line` for each topic, and `telling` streams the lines."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ class Story(msgspec.Struct):
 
 @worker_function()
 def line(ctx: ActionContext, payload: Topic) -> Line:
-    """Write one line. Here a model would work; a function of its own has its own limits, workers and retries."""
+    """Write one line. A real project would run a model here. A function of its own has its own limits, workers and retries."""
     if not payload.topic.strip():
         raise ValidationError("topic is empty; expected a few words")
     return Line(f"Once there was {payload.topic}.")
@@ -46,6 +46,6 @@ async def story(ctx: ActionContext, payload: Plot) -> Story:
 
 @worker_function()
 async def telling(ctx: ActionContext, payload: Plot) -> AsyncIterator[Line]:
-    """The same line by line, each as soon as it is written."""
+    """Stream the lines, each as soon as it is written."""
     for topic in payload.topics:
         yield await ctx.invoke("line", Topic(topic), output=Line)
