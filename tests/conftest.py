@@ -49,7 +49,7 @@ class Runner:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=folder, env={**os.environ, **(env or {})}, stderr=log, stdout=log)
         self.url = self._wait_for_url()
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 
     def _wait_for_url(self) -> str:
         until(lambda: "listening on" in self.log.read_text() or self.process.poll() is not None, 60, self.log.read_text)

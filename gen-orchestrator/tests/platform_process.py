@@ -45,7 +45,7 @@ class PlatformProcess:
         line = self.process.stdout.readline()
         assert line, self.log.read_text()[-4000:]
         self.url = json.loads(line)["url"]
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 
     def launch(self) -> "subprocess.Popen[bytes]":
         """Only start the process."""

@@ -29,7 +29,7 @@ class ServeProcess(PlatformProcess):
         self.log = self.data.parent / f"{self._name}.log"
         self.process = self.launch()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
         self.await_ready()
 
     def _command(self) -> list[str]:
