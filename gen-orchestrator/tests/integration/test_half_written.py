@@ -113,6 +113,7 @@ def test_what_a_killed_platform_was_receiving_is_removed_at_its_next_start(platf
         platform.until(lambda: not halves())
         platform.until(lambda: {path.name for path in inbox.iterdir()} == {"nonce", "1" * 32})
         assert not (data / "releases" / "published-1").exists()
+        assert (data / "trash").is_dir(), "made while there is room: on a full disk, deletes need it"
         assert list((data / "environments").iterdir()) == []
         assert not (data / "builds" / "b-1").exists()
     assert platform.invoke("echo", {"text": "on"}).json()["output"]["text"] == "on"

@@ -70,6 +70,8 @@ class ReleaseDisk:
         """Move what interrupted builds have left into the trash: folders without a manifest, which is written last, and
         environments that were never finished. Nothing that one of these releases needs, and only while no release is made.
         """
+        with contextlib.suppress(OSError):  # now, because on a disk that is full later there may be no room for a folder
+            (self._data / TRASH).mkdir(mode=0o700, exist_ok=True)
         needed = {self._folder_of(release) for release in releases}
         for path in list(self._entries(RELEASES)):
             if path.is_dir() and path not in needed and not (path / "manifest.json").exists():
