@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gen_orchestrator.allocator import return_large_blocks
 from gen_orchestrator.child_environment import ChildEnvironment
 from gen_orchestrator.fleet.by_kind import ByKind
 from gen_orchestrator.fleet.containers import Containers
@@ -123,6 +124,7 @@ class Platform:
         worker_host = settings.advertise or settings.worker_listen.rpartition(":")[0]
         record = None if settings.record is None else settings.record.open("ab")
         own_names = (settings.advertise, *settings.allowed_hosts) if settings.advertise else settings.allowed_hosts
+        return_large_blocks()
         node = self.node = Node(
             NodeSettings(
                 data=settings.data,
