@@ -195,8 +195,37 @@ STYLES = {"plain": str, "loud": str.upper}
 DEFAULT = "plain"
 
 class Predictor(BasePredictor):
-    def predict(self, text: str, style: str = Input(default=DEFAULT, choices=STYLES.keys())) -> str:
+    def predict(
+        self,
+        text: str,
+        style: str = Input(default=DEFAULT, choices=STYLES.keys()),
+        again: str = Input(default=DEFAULT, choices=sorted(STYLES)),
+        size: int = Input(default=1, choices={2, 1}),
+        scale: float = Input(default=0.5, choices=[0.5, 1.0]),
+    ) -> str:
         return STYLES[style](text)
+""",
+}
+
+
+COG_THAT_RETURNS_AN_OBJECT = {
+    "cog.yaml": "predict: predict.py:Predictor\n",
+    "predict.py": """
+import tempfile
+from typing import Optional
+from cog import BaseModel, BasePredictor, Path
+
+class Output(BaseModel):
+    text: str
+    file: Optional[Path] = None
+
+class Predictor(BasePredictor):
+    def predict(self, text: str) -> "Output":
+        if text == "none":
+            return Output(text=text)
+        path = Path(tempfile.mkdtemp()) / "said.txt"
+        path.write_text(text)
+        return Output(text=text, file=path)
 """,
 }
 
@@ -299,12 +328,23 @@ def test_runpod_with_a_key_that_may_be_absent(tmp_path: Path) -> None:
     assert output_of(folder, "handler", {"seed": 7})["output"] == {"seen": True, "seed": 7}
 
 
+def test_cog_that_returns_an_object(tmp_path: Path) -> None:
+    folder, said = taken_over("cog", COG_THAT_RETURNS_AN_OBJECT, tmp_path)
+    output = output_of(folder, "predict", {"text": "a kite"})
+    assert (output["text"], (folder / "outputs" / output["file"]["ref"]).read_text()) == ("a kite", "a kite")
+    assert output_of(folder, "predict", {"text": "none"}) == {"text": "none", "file": None}
+    assert said["not_taken_over"] == []
+
+
 def test_cog_with_constants_in_its_signature(tmp_path: Path) -> None:
     folder, said = taken_over("cog", COG_WITH_CONSTANTS, tmp_path)
-    assert "Literal['plain', 'loud'] = 'plain'" in (folder / "src/ours/main.py").read_text()
+    written = (folder / "src/ours/main.py").read_text()
+    assert "style: Literal['plain', 'loud'] = 'plain'" in written
+    assert "again: Literal['loud', 'plain'] = 'plain'" in written
+    assert "size: Literal[1, 2] = 1" in written
     assert ":python3.13-" in (folder / "Dockerfile").read_text()
     assert '"requests"' in (folder / "pyproject.toml").read_text()
-    assert said["not_taken_over"] == []
+    assert said["not_taken_over"] == ["predict.py: predict: the choices of scale, [0.5, 1.0], are no longer checked"]
 
 
 @pytest.mark.parametrize(

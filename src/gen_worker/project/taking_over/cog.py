@@ -3,8 +3,8 @@
 import ast
 from pathlib import Path
 
-from gen_worker.project.taking_over.found import PYTHON_VERSIONS, Found, FoundFunction, TakeOverError, requirements_in, yaml_in
-from gen_worker.project.taking_over.syntax import keywords_of, last_name, methods_of, parse, yields
+from gen_worker.project.taking_over.found import PYTHON_VERSIONS, Found, FoundFunction, FoundOutput, TakeOverError, requirements_in, yaml_in
+from gen_worker.project.taking_over.syntax import keywords_of, last_name, literal, methods_of, parse, yields
 from gen_worker.project.taking_over.types import Types
 
 STAND_IN = '''"""Takes the place of cog, so that its programs are imported as they are."""
@@ -74,6 +74,7 @@ def read(root: Path) -> Found:
         fields.append(types.field(argument.arg, argument.annotation, None if last_name(default) == "Input" else default, given))
     build = config.get("build") or {}
     wanted = [str(each) for each in build.get("python_packages") or []]
+    output = _object(module, predict.returns, types) or types.output(predict.returns, is_stream=yields(predict))
     more, notes = requirements_in(root, (str(build.get("python_requirements") or "requirements.txt"),))
     notes += types.notes
     notes += [f"cog.yaml: build.{key} = {build[key]!r}" for key in ("run", "cuda", "cudnn", "pre_install") if build.get(key)]
@@ -107,7 +108,7 @@ def read(root: Path) -> Found:
         name=predict.name,
         call=f"{waits}{made}.{predict.name}({{arguments}})",
         fields=tuple(fields),
-        output=types.output(predict.returns, is_stream=yields(predict)),
+        output=output,
         doc=ast.get_docstring(predict) or "",
         is_async=is_async,
     )
@@ -121,3 +122,14 @@ def read(root: Path) -> Found:
         python_version=python_version,
         notes=tuple(notes),
     )
+
+
+def _object(module: ast.Module, returns: ast.expr | None, types: Types) -> FoundOutput | None:
+    """The output when it is a class of this module, derived from cog's BaseModel."""
+    name = literal(returns) if isinstance(returns, ast.Constant) else last_name(returns)
+    for node in module.body:
+        if isinstance(node, ast.ClassDef) and node.name == name and any(last_name(base) == "BaseModel" for base in node.bases):
+            given = [each for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
+            fields = [types.field(last_name(each.target), each.annotation, None) for each in given]
+            return FoundOutput(kind="object", fields=tuple(fields))
+    return None

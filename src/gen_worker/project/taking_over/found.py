@@ -30,10 +30,13 @@ class FoundField(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """A function's output. `kind`: `value` (a field `output`), `file`, `files`, or `stream` of items of `type`."""
+    """A function's output. `kind`: `value` (a field `output`), `file`, `files`, `stream` of items of `type`, or `object`,
+    whose attributes are `fields`.
+    """
 
     kind: str = "value"
     type: str = "Any"
+    fields: tuple[FoundField, ...] = ()
 
 
 class FoundFunction(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,8 +28,12 @@ class Types:
         given = given or {}
         text, is_file = self._type(annotation, name)
         choices = literal(given.get("choices"))
-        if isinstance(choices, list | tuple) and choices and all(isinstance(each, str | int) for each in choices):
-            text = f"Literal[{', '.join(map(repr, choices))}]"
+        if isinstance(choices, list | tuple | dict | set | frozenset) and choices:
+            values = list(choices) if isinstance(choices, list | tuple | dict) else sorted(choices, key=str)
+            if all(isinstance(each, str | int) for each in values):
+                text = f"Literal[{', '.join(map(repr, values))}]"
+            else:  # msgspec's Literal has texts and whole numbers only
+                self.notes.append(f"{self._where}: the choices of {name}, {values!r}, are no longer checked")
         for key in ("choices", *_LIMITS):
             if key in given and literal(given[key]) is None and ast.unparse(given[key]) != "None":
                 self.notes.append(f"{self._where}: {key} of {name}, {ast.unparse(given[key])}, is not a literal")

@@ -128,11 +128,12 @@ def _python_name(each: FoundFunction, found: Found) -> str:
 def _function(each: FoundFunction, name: str, *, several: bool) -> str:
     prefix = "".join(part.capitalize() for part in slugify(each.name).split("-")) if several else ""
     payload, output = f"{prefix}Input", f"{prefix}{'Delta' if each.output.kind == 'stream' else 'Output'}"
-    given = {"value": each.output.type, "file": "Asset", "files": "list[Asset]", "stream": each.output.type}[each.output.kind]
+    given = {"file": "Asset", "files": "list[Asset]"}.get(each.output.kind, each.output.type)
     field = "chunk" if each.output.kind == "stream" else "output"
+    made = [_field(item) for item in each.output.fields] if each.output.kind == "object" else [f"    {field}: {given}"]
     lines = [f"class {payload}(msgspec.Struct, kw_only=True):"]
     lines += [_field(item) for item in each.fields] or ["    pass"]
-    lines += ["", "", f"class {output}(msgspec.Struct):", f"    {field}: {given}", "", ""]
+    lines += ["", "", f"class {output}(msgspec.Struct):", *made, "", ""]
     limit = f"ResourceRequirements(max_concurrency={each.max_concurrency})" if each.max_concurrency else ""
     stream = "AsyncIterator" if each.is_async else "Iterator"
     result = f"{stream}[{output}]" if each.output.kind == "stream" else output
@@ -191,12 +192,27 @@ def _body(each: FoundFunction, call: str, output: str) -> Iterator[str]:
             yield f"    saved = [pathlib.Path(each) for each in {call}]"
             yield '    refs = [f"runs/{ctx.run_id}/outputs/{number}-{each.name}" for number, each in enumerate(saved)]'
             yield f"    return {output}([ctx.save_file(ref, each) for ref, each in zip(refs, saved, strict=True)])"
+        case "object":
+            yield f"    result = {call}"
+            values = [f"{item.name}={_saved(item)}" for item in each.output.fields]
+            yield f"    return {output}({_listed(values)})"
         case _:
             yield f"    result = {call}"
             if each.output.type == "Any":
                 yield '    if isinstance(result, dict) and result.get("error"):'
                 yield '        raise FatalError(str(result["error"]))'
             yield f"    return {output}(result)"
+
+
+def _saved(item: FoundField) -> str:
+    """An attribute of `result`; a path is saved as a file."""
+    value = f"result.{item.name}"
+    if not item.as_path:
+        return value
+    if item.type.startswith("list["):
+        return f'[ctx.save_file(f"runs/{{ctx.run_id}}/outputs/{{pathlib.Path(each).name}}", pathlib.Path(each)) for each in {value}]'
+    saved = f'ctx.save_file(f"runs/{{ctx.run_id}}/outputs/{{pathlib.Path({value}).name}}", pathlib.Path({value}))'
+    return f"{saved} if {value} is not None else None" if "None" in item.type else saved
 
 
 def _example(function: FoundFunction) -> str:
