@@ -46,7 +46,8 @@ def test_figures_follow_the_models_of_runs(platform: PlatformProcess, tmp_path: 
     assert verb(platform, "push", str(write_model(tmp_path / "toy", safetensors(), '{"a": 1}')), "me/toy").returncode == 0
     platform.http.post("/v1/local/reader/read", json={"payload": {}})
     before = platform.until(lambda: found if (found := platform.figures()).get('model_bytes{tier="vram"}') else None)
-    assert before['model_load_seconds_count{source="remote"}'] >= 1
+    # from wherever: a worker that hears of a pushed model may have fetched it before its first run asks for it
+    assert sum(value for name, value in before.items() if name.startswith("model_load_seconds_count")) >= 1
     platform.http.post("/v1/local/reader/read", json={"payload": {}})
     after = platform.figures()
     for name in (
