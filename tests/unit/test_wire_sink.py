@@ -45,3 +45,13 @@ def test_steps_that_the_result_tells_are_left_out_where_nobody_wants_them(few: b
     voice = OneVoice(few=few)
     WireSink("r", voice).emit_all([RunEvent(kind, {}) for kind in kinds])
     assert voice.said == (kinds[len(events.TOLD_BY_THE_RESULT) :] if few else kinds)
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_run_with_nothing_to_prepare_says_once_that_it_has_begun(few: bool, together: bool) -> None:
+    voice = OneVoice(few=few)
+    sink, begun, computes = WireSink("r", voice), RunEvent(events.STARTED, {}), RunEvent(events.INFERENCE_STARTED, {})
+    for batch in ([begun, computes],) if together else ([begun], [computes]):
+        sink.emit_all(batch)
+    assert voice.said == [events.STARTED, events.INFERENCE_STARTED][: 1 if few and together else 2]

@@ -26,9 +26,9 @@ from gen_orchestrator.serving import make_server
 from gen_orchestrator.store.base import DamagedRowError, Store, StoreUnavailableError
 from gen_orchestrator.store.opening import open_store
 from gen_orchestrator.term import OPERATOR_KEY, Term
-from gen_worker.collector import settle_collector
 from gen_worker.http.hosts import HostPolicy
 from gen_worker.images.engines import find_engine
+from gen_worker.interpreter import settle_interpreter
 from gen_worker.leaving import end_at_once
 from gen_worker.log import Log
 from gen_worker.project.watching import polls_files
@@ -165,7 +165,7 @@ class Platform:
             leading.cancel()
         watching = asyncio.create_task(self.folders.watch(), name="watch")
         if not node.living.done() and not stop.done():
-            settle_collector()
+            settle_interpreter()
             ready(self, url)
             if not settings.stands_by:
                 self.folders.tell_of_earlier()

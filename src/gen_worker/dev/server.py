@@ -12,7 +12,6 @@ import msgspec
 import uvicorn
 
 from gen_worker import event_loop
-from gen_worker.collector import settle_collector
 from gen_worker.contract.manifest import BAKED_MANIFEST
 from gen_worker.dev.app import DevApp, DevConfig
 from gen_worker.dev.raw_output import divert
@@ -22,6 +21,7 @@ from gen_worker.execution.build import ExecutionSettings
 from gen_worker.http.hosts import HostPolicy, is_loopback
 from gen_worker.http.listening import listening_socket, url_of
 from gen_worker.http.serving import quiet_config
+from gen_worker.interpreter import settle_interpreter
 from gen_worker.leaving import GRACE_S, leave, leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.log_pipe import guard_standard_streams
@@ -172,7 +172,7 @@ async def _serve(dev: DevConfig, served: Served, watching: Watching | None, sock
     shown = url_of(sock)
     server = _Server(quiet_config(app.asgi), app.cancel_runs)
     server.take_signals()
-    settle_collector()
+    settle_interpreter()
     names = sorted(spec.name for spec in served.functions)
     listening = f"listening on {shown} ({', '.join(names) or 'no functions yet'}); try it at {shown}/docs"
     log.note(listening, "dev.listening", url=shown, docs=f"{shown}/docs", functions=names)

@@ -25,8 +25,8 @@ from typing import Any
 
 from gen_worker.authoring.adapters import LoraAdapter
 from gen_worker.authoring.signature import FunctionSpec
-from gen_worker.collector import settle_what_was_imported
 from gen_worker.errors import MissingExtraError
+from gen_worker.interpreter import settle_what_was_imported
 from gen_worker.log import Log
 from gen_worker.project.injectable import own_loaders
 from gen_worker.residency.devices import DeviceSet

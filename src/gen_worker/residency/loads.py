@@ -18,6 +18,7 @@ from gen_worker.content.measured import LOAD, Measurements
 from gen_worker.content.progress import Progress
 from gen_worker.errors import FatalError, ResourceError, RetryableError, WorkerError
 from gen_worker.foreign import contained
+from gen_worker.interpreter import TURNS
 from gen_worker.log import Log
 from gen_worker.outcome import ToldError
 from gen_worker.residency.accounting import GB, ModelCache
@@ -141,7 +142,8 @@ class Residency:
 
     def build_ahead(self, plan: LoadPlan) -> int:
         """Build what a plan's parts need besides their weights; the number of parts built. Blocks; callable from any thread."""
-        return sum(part.build_ahead(self._working) for part in plan.parts if part.build_ahead is not None)
+        with TURNS.long():
+            return sum(part.build_ahead(self._working) for part in plan.parts if part.build_ahead is not None)
 
     async def view(self, cache_id: str, make: Callable[[], Any]) -> Any:
         """Call `make` in a loading thread: the object that a run is given. The errors are fit to be a run's outcome."""
@@ -281,7 +283,8 @@ class Residency:
         """
         ledger, began_s, from_disk = self._ledger, time.monotonic(), not self._is_in_host(part)
         try:
-            loaded, size_bytes = await self._load_or_make_room(part, control)
+            with TURNS.long():
+                loaded, size_bytes = await self._load_or_make_room(part, control)
             if size_bytes != ledger.size_of(part.part_id):
                 self._drop(ledger.resize(part.part_id, size_bytes), "larger_than_thought")
         except BaseException:

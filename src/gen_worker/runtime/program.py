@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from gen_worker import event_loop
-from gen_worker.collector import settle_collector
+from gen_worker.interpreter import TURNS, settle_interpreter
 from gen_worker.leaving import leave_forks_alone, stop_signals
 from gen_worker.log import Log
 from gen_worker.runtime.config import WorkerConfig
@@ -32,7 +32,8 @@ def run_until_stopped(
             leave_forks_alone()
             for number in stop_signals():
                 loop.add_signal_handler(number, worker.stop)
-        settle_collector()
+        settle_interpreter()
+        TURNS.shorten()
         await worker.run()
         on_ended(worker)
 

@@ -52,6 +52,8 @@ class WireSink:
     def emit_all(self, batch: list[RunEvent]) -> None:
         if self._voice.wants_few_events:
             batch = [event for event in batch if event.event_type not in events.TOLD_BY_THE_RESULT]
+            if len(batch) == 2 and batch[0].event_type == events.STARTED and batch[1].event_type == events.INFERENCE_STARTED:
+                batch.pop()  # there was nothing to prepare
         self.emit(*batch)
 
     def emit(self, *batch: RunEvent) -> None:

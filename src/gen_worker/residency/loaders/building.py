@@ -56,9 +56,9 @@ class Pace:
     """Yields the interpreter's lock after each short slice of work, to running functions and to the threads that read
     the weights.
 
-    Python takes the lock from a thread only every 5 ms. A load made of thousands of small steps would take every second
-    5 ms of a function's time. Each reader would also wait up to 5 ms between two pieces: a first load then took as long
-    as its bytes, its module and half of its bytes again.
+    During a load, Python takes the lock from a thread only every 5 ms (`interpreter`). A load made of thousands of small
+    steps would take every second 5 ms of a function's time. Each reader would also wait up to 5 ms between two pieces: a
+    first load then took as long as its bytes, its module and half of its bytes again.
     """
 
     def __init__(self, working: Callable[[], int]) -> None:
