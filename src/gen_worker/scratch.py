@@ -2,9 +2,10 @@
 
     <folder>/.gen-worker-owner   locked (flock) by the owner for as long as it lives; the kernel frees the lock however the process ends
 
-A folder is removed only if it has this file, both belong to our user, and nobody holds the lock. So a living owner keeps its folder,
-whoever it is: a process in another container, or a forked child that still uses the folder of its dead parent. Everything else is left
-alone: a link, another user's folder, a folder without the file.
+A folder is removed only if it has this file, the file names this very folder, both belong to our user, and nobody
+holds the lock. So a living owner keeps its folder, whoever it is: a process in another container, or a forked child that
+still uses the folder of its dead parent. Everything else is left alone: a link, another user's folder, a folder without
+the file, a copy of such a folder.
 
 The file is removed last. A removal that is cut short is continued by the next program.
 """
@@ -22,6 +23,7 @@ from gen_worker.shared_files import remove_tree
 
 PREFIX = "gen-worker-"
 OWNER = ".gen-worker-owner"
+MAX_NAME_BYTES = 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -87,6 +89,8 @@ def own(folder: Path) -> Owned | None:
     if os.fstat(lock).st_nlink == 0:
         os.close(lock)
         return None
+    os.ftruncate(lock, 0)
+    os.write(lock, _name_of(folder, folder.lstat()))
     return Owned(folder, lock)
 
 
@@ -120,7 +124,8 @@ def _remove_if_dead(folder: Path) -> bool:
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
                 return False
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(inside), folder.lstat()):
+            there = os.fstat(inside)
+            if not os.path.samestat(there, folder.lstat()) or os.pread(lock, MAX_NAME_BYTES, 0) != _name_of(folder, there):
                 return False
             _remove(folder)
             return True
@@ -128,6 +133,11 @@ def _remove_if_dead(folder: Path) -> bool:
             os.close(lock)
     finally:
         os.close(inside)
+
+
+def _name_of(folder: Path, found: os.stat_result) -> bytes:
+    """What the owner's file says: a copy of a folder has another name or another inode."""
+    return f"{folder.name} {found.st_ino}\n".encode()
 
 
 def _remove(folder: Path) -> None:

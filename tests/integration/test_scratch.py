@@ -1,6 +1,7 @@
 """Temporary folders of killed programs: the next program removes them, and nothing else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -60,10 +61,17 @@ def owner(code: str = OWNS) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
             process.kill()
 
 
+def mark(folder: Path) -> None:
+    """What `own` writes, without its lock: as if the owner were dead."""
+    owned = own(folder)
+    assert owned is not None
+    os.close(owned._lock or 0)
+
+
 def test_only_folders_of_dead_owners_are_removed(tmp: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    (theirs / OWNER).touch()
+    mark(theirs)
     (tmp / "gen-worker-link").symlink_to(theirs)
     (tmp / "gen-worker-unmarked").mkdir()
     (tmp / "gen-worker-marked-by-a-link").mkdir()
@@ -72,8 +80,15 @@ def test_only_folders_of_dead_owners_are_removed(tmp: Path, tmp_path: Path) -> N
     (tmp / "gen-worker-marked-by-another-name" / OWNER).hardlink_to(theirs / OWNER)
     (tmp / "gen-worker-file").touch()
     (tmp / "of another program").mkdir()
-    (tmp / "of another program" / OWNER).touch()
+    mark(tmp / "of another program")
+    (tmp / "gen-worker-without-a-name").mkdir()
+    (tmp / "gen-worker-without-a-name" / OWNER).touch()
+    (tmp / "gen-worker-original").mkdir()
+    mark(tmp / "gen-worker-original")
+    shutil.copytree(tmp / "gen-worker-original", tmp / "gen-worker-copy")
+    assert sweep() == [tmp / "gen-worker-original"]
     others = set(tmp.iterdir())
+    assert tmp / "gen-worker-copy" in others
     with owner() as (_, living), owner() as (process, dead):
         assert set(tmp.iterdir()) == others | {living, dead}
         assert sweep() == []
@@ -92,7 +107,7 @@ def test_only_folders_of_dead_owners_are_removed(tmp: Path, tmp_path: Path) -> N
 def test_a_folder_of_another_user_stays(tmp: Path) -> None:
     for name, whose in (("gen-worker-folder", ""), ("gen-worker-marker", OWNER)):
         (tmp / name).mkdir()
-        (tmp / name / OWNER).touch()
+        mark(tmp / name)
         os.chown(tmp / name / whose, 12345, 12345)
     assert sweep() == []
 
