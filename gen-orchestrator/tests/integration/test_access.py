@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from blake3 import blake3
 from platform_process import COZYCTL, PlatformProcess, write_project
 
 OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health-check"), ("GET", "/"), ("GET", "/docs")}
@@ -156,6 +157,40 @@ def test_owners_see_nothing_of_each_other(keyed: Keyed, things: dict[str, str]) 
             assert keyed.ask(keyed.theirs, "GET", path, params={"owner": "local"}).json()["data"] == [], path
         assert keyed.ask(keyed.ours, "GET", path).json()["data"] != [], path
         assert keyed.ask(keyed.operator, "GET", path).json()["data"] != [], path
+
+
+def test_a_digest_is_no_way_to_the_blobs_of_another_owner(keyed: Keyed) -> None:
+    """Whoever lists another's blobs hears what whoever lists blobs of nobody hears, and gets nothing for the digests."""
+    ours, nobodys = b'{"of": "ours"}', b"of nobody"
+
+    def listed(content: bytes) -> dict[str, Any]:
+        return {"files": [{"path": "config.json", "size_bytes": len(content), "blake3": blake3(content).hexdigest()}]}
+
+    def push(key: str, name: str, content: bytes) -> httpx.Response:
+        return keyed.ask(key, "PUT", f"/v1/models/{name}/tags/latest", json=listed(content))
+
+    def send(key: str, content: bytes) -> int:
+        return keyed.ask(key, "PUT", f"/v1/blobs/blake3:{blake3(content).hexdigest()}", content=content).status_code
+
+    assert (send(keyed.ours, ours), push(keyed.ours, "local/mine", ours).status_code) == (204, 200)
+    kept = next((keyed.platform.data / "models" / "blobs").rglob(blake3(ours).hexdigest()))
+    inode = kept.stat().st_ino
+    for content in (ours, nobodys):
+        answer = push(keyed.theirs, "bob/stolen", content)
+        assert (answer.status_code, answer.json()["missing"]) == (202, [blake3(content).hexdigest()]), answer.text
+        assert send(keyed.theirs, b"wrong") == 204
+        assert push(keyed.theirs, "bob/stolen", content).status_code == 202, "other bytes prove nothing"
+    assert keyed.ask(keyed.theirs, "GET", "/v1/models/bob/stolen").status_code == 404
+    assert push(keyed.ours, "local/second", ours).status_code == 200, "the repositories of an owner share"
+    assert push(keyed.operator, "local/third", ours).status_code == 200, "an operator sees every owner's"
+    assert (send(keyed.theirs, ours), push(keyed.theirs, "bob/own", ours).status_code) == (204, 200)
+    assert kept.stat().st_ino == inode, "one copy for all owners"
+    assert push(keyed.operator, "hf/org--public", ours).status_code == 200
+    third = keyed.make("carol", ["admin"])["key"]
+    assert push(third, "carol/of-a-mirror", ours).status_code == 200, "everybody may read mirrors of Hugging Face"
+    for key, name in ((keyed.ours, "local/mine"), (keyed.ours, "local/second"), (keyed.ours, "local/third"), (keyed.theirs, "bob/own"),
+                      (keyed.operator, "hf/org--public"), (third, "carol/of-a-mirror")):  # fmt: skip
+        assert keyed.ask(key, "DELETE", f"/v1/models/{name}").status_code == 200
 
 
 def test_a_release_of_another_is_no_target(keyed: Keyed, things: dict[str, str]) -> None:

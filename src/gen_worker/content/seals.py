@@ -76,6 +76,13 @@ class Seals:
         self.seal(path, digest)
         return False
 
+    def has_seal(self, path: Path, digest: str) -> bool:
+        """Whether this file was ever sealed, even if it has changed since."""
+        try:
+            return self._read(digest, _look(path)) is not None
+        except OSError:
+            return False
+
     def damaged(self, folder: Path, digests: Mapping[str, str], *, unsealed: bool) -> list[str]:
         """The damaged ones among a model's files."""
         return [name for name, digest in digests.items() if digest and self.is_damaged(folder / name, digest, unsealed=unsealed)]

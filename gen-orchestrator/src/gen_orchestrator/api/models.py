@@ -77,7 +77,7 @@ class ModelRoutes:
             checked_text(wanted.message, "the message")
             if not wanted.allow_unsafe and (refusal := refusal_of(file.path for file in wanted.files)):
                 raise PushError(refusal)  # before any byte is sent
-            missing = await asyncio.to_thread(self._store.missing, wanted.files)
+            missing = await asyncio.to_thread(self._store.missing, wanted.files, caller_of(request).owner)
             if missing:
                 near = {"inbox": await asyncio.to_thread(self._store.inbox.offer)} if _is_near(request) else {}
                 await request.answer(202, msgspec.json.encode({"missing": missing, **near}))
@@ -112,7 +112,7 @@ class ModelRoutes:
             await self._take_laid(request, digest, name)
             return
         try:
-            saving = await asyncio.to_thread(self._store.receive, digest)
+            saving = await asyncio.to_thread(self._store.receive, digest, caller_of(request).owner)
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         try:
@@ -129,7 +129,8 @@ class ModelRoutes:
         try:
             await request.body(0)
             linked = request.query().get("linked", "") == "true"
-            taken = await asyncio.to_thread(lambda: self._store.take_laid(digest, name, linked=linked))
+            owner = caller_of(request).owner
+            taken = await asyncio.to_thread(lambda: self._store.take_laid(digest, name, linked=linked, owner=owner))
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         except OSError as exc:

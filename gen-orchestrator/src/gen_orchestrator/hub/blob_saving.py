@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from blake3 import blake3
@@ -16,10 +17,11 @@ NEW = ".new-"  # begins the name of a file that is not complete yet
 class BlobSaving:
     """A blob being received; visible under its digest only after the digest has been found correct."""
 
-    def __init__(self, target: Path, digest: str) -> None:
+    def __init__(self, target: Path, keep: Callable[[Path], None]) -> None:
+        """`target` is named by the digest; `keep` gives its name to the complete file."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._target = target
-        self._digest = digest
+        self._digest = target.name
+        self._keep = keep
         self._new = target.with_name(f"{NEW}{secrets.token_hex(6)}")
         self._file = begin(self._new)
         self._out = WritingOut(self._file)
@@ -36,7 +38,7 @@ class BlobSaving:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._new.chmod(0o444)
-        self._new.replace(self._target)
+        self._keep(self._new)
         return True
 
     def drop(self) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import msgspec
 
+from gen_orchestrator.hub.model_records import SHARED_OWNER
 from gen_orchestrator.hub.models import ModelStore
 from gen_worker.content.progress import Progress
 from gen_worker.log import Log
@@ -29,7 +30,7 @@ from gen_worker.settings import ModelSettings
 from gen_worker.sources.hf import HfSource
 from gen_worker.sources.source import LocalModel, ModelWant
 
-OWNER = "hf"
+OWNER = SHARED_OWNER
 AT_ONCE = 2
 MAX_JOBS = 64
 DONE_S = 5.0  # a finished job is reported for this long to callers who looked just before its end

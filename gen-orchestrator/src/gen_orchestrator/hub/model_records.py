@@ -1,11 +1,15 @@
-"""Records of the model store, and its errors."""
+"""Records of the model store, its errors, and the checks of what is pushed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from gen_worker.content.listing import Listing, RemoteFile, checked_listing
+from gen_worker.errors import FatalError
+from gen_worker.refs import CozyRef, parse_model_ref
 from gen_worker.sources.weight_files import is_unsafe
 
+SHARED_OWNER = "hf"  # its models, mirrors of Hugging Face, are readable by all owners
 ANY = "any"  # the precision of a version whose weights do not tell theirs
 
 
@@ -76,3 +80,23 @@ class Collected(msgspec.Struct, frozen=True):
 
     blobs: int
     freed_bytes: int
+
+
+def repo_of(text: str) -> CozyRef:
+    """The repository and tag of `owner/repo:tag`; `PushError`."""
+    try:
+        ref = parse_model_ref(text)
+    except ValueError as exc:
+        raise PushError(str(exc)) from None
+    if not isinstance(ref, CozyRef) or ref.digest is not None:
+        raise PushError(f"{text[:100]!r}: expected owner/repo:tag")
+    return ref
+
+
+def listing_of(files: Sequence[ModelFile]) -> Listing:
+    """The files of a push with normalized paths and digests; `PushError`."""
+    try:
+        listing = Listing("", tuple(RemoteFile(file.path, file.size_bytes, f"blake3:{file.blake3}") for file in files))
+        return checked_listing(listing, "this push")
+    except FatalError as exc:
+        raise PushError(str(exc)) from None

@@ -3,6 +3,7 @@
     <folder>/blobs/blake3/ab/cd/<hex>          each content once, for all owners; the layout of workers, who link instead of copying
     <folder>/repos/<owner>/<repo>/versions/<digest>.json     the files of a version; never changes
     <folder>/repos/<owner>/<repo>/tags/<tag>.json            the version that a tag points at, for each precision of its weights
+    <folder>/senders/<owner>/<hex>                           which owner has sent which blob (`hub/blob_senders.py`)
     <folder>/inbox                                           where clients on this machine put files (`hub/inbox.py`)
 
 A push sends the list first, gets the missing blobs as the answer, sends these, and sends the list again; so an
@@ -24,7 +25,9 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
+from gen_orchestrator.domain.access import ALL_OWNERS
 from gen_orchestrator.hub.blob_saving import NEW, BlobSaving
+from gen_orchestrator.hub.blob_senders import BlobSenders
 from gen_orchestrator.hub.half_files import forget, hold
 from gen_orchestrator.hub.inbox import Inbox
 from gen_orchestrator.hub.model_records import (
@@ -38,14 +41,15 @@ from gen_orchestrator.hub.model_records import (
     Repo,
     UnknownModelError,
     Version,
+    listing_of,
     refusal_of,
+    repo_of,
 )
 from gen_worker.content.cas import tree_digest
-from gen_worker.content.listing import Listing, RemoteFile, checked_listing
+from gen_worker.content.listing import Listing
 from gen_worker.content.seals import Seals
-from gen_worker.errors import FatalError
 from gen_worker.net.digests import checked_digest
-from gen_worker.refs import CozyRef, parse_model_ref
+from gen_worker.refs import CozyRef
 from gen_worker.shared_files import read_json, write_whole
 from gen_worker.sources.weight_files import HeaderError, header_size, precision_of, read_header
 
@@ -63,6 +67,7 @@ class ModelStore:
         self._earliest_s = earliest_s
         self._lock = threading.Lock()  # what is referred to, and what goes because nothing refers to it
         self.blobs = folder / "blobs" / "blake3"
+        self._senders = BlobSenders(folder / "senders", folder / "repos")
         self.inbox = Inbox(folder / "inbox")
         self._seals = Seals(folder / "seals")  # for blobs that their authors may still write to
 
@@ -73,9 +78,10 @@ class ModelStore:
             raise ValueError(f"digest {digest[:100]!r}: blobs are named by blake3")
         return self.blobs / name[:2] / name[2:4] / name
 
-    def receive(self, digest: str) -> BlobSaving:
-        """A blob being received."""
-        return BlobSaving(self.blob_path(digest), checked_digest(digest).partition(":")[2])
+    def receive(self, digest: str, owner: str = ALL_OWNERS) -> BlobSaving:
+        """A blob being received from an owner."""
+        target = self.blob_path(digest)
+        return BlobSaving(target, lambda new: self._keep(new, target, owner))
 
     def adopt(self, file: Path, path: str) -> ModelFile:
         """Store a file on this disk as a blob by a hard link: nothing is copied, and the file must not change any more.
@@ -97,12 +103,12 @@ class ModelStore:
                 new.replace(target)
         return found
 
-    def take_laid(self, digest: str, name: str, *, linked: bool = False) -> bool:
-        """Store a file of the inbox as a blob; False if its content has another digest. `NotLaidError`, and
+    def take_laid(self, digest: str, name: str, *, linked: bool = False, owner: str = ALL_OWNERS) -> bool:
+        """Store a file of the inbox as a blob of an owner; False if its content has another digest. `NotLaidError`, and
         `ValueError` for an invalid digest. `linked`: the author still has the file under another name, so it is sealed,
         and checked again before it is served.
         """
-        target, wanted = self.blob_path(digest), checked_digest(digest).partition(":")[2]
+        target = self.blob_path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         new = target.with_name(f"{NEW}{secrets.token_hex(6)}")
         try:
@@ -113,24 +119,40 @@ class ModelStore:
                 hold(file.fileno())  # as its client does, which may die
                 while chunk := file.read(READ_BYTES):  # not mapped: if somebody shortened the file, this process would crash
                     hasher.update(chunk)
-                if hasher.hexdigest() != wanted:
+                if hasher.hexdigest() != target.name:
                     return False
                 os.fsync(file.fileno())
-                new.replace(target)
-            if linked:
-                self._seals.seal(target, f"blake3:{wanted}")
+                self._keep(new, target, owner, linked=linked)
             return True
         finally:
             new.unlink(missing_ok=True)
 
-    def missing(self, files: Sequence[ModelFile]) -> list[str]:
-        """Digests whose blobs are missing here, each once; a link that its author has changed counts as missing. The
-        existing ones count as new from now on, so that they stay for the caller.
+    def _keep(self, new: Path, target: Path, owner: str, *, linked: bool = False) -> None:
+        """Give a complete file the name of its digest. A blob that is already here stays, since other owners and workers
+        have it, unless it is a link: whoever sends the bytes does not depend on another's file.
+        """
+        name = f"blake3:{target.name}"
+        with self._lock:
+            if _size(target) == _size(new) and not self._seals.has_seal(target, name):
+                os.utime(target)
+            else:
+                new.replace(target)
+                if linked:
+                    self._seals.seal(target, name)
+        self._senders.note(owner, target.name)
+
+    def missing(self, files: Sequence[ModelFile], owner: str = ALL_OWNERS) -> list[str]:
+        """Digests whose blobs are missing here for this owner (`hub/blob_senders.py`), each once; a link that its author
+        has changed counts as missing. The existing ones count as new from now on, so that they stay for the caller.
         """
         wanted = {file.blake3: file.size_bytes for file in files}
+        held = self._senders.held(owner, {self.blob_path(digest).name for digest in wanted})
         found = []
         for digest, size_bytes in wanted.items():
             path = self.blob_path(digest)
+            if path.name not in held:  # and nothing is looked up: even the time must not tell whether others have it
+                found.append(digest)
+                continue
             is_changed = self.is_changed(digest)
             with self._lock:
                 if is_changed or _size(path) != size_bytes:
@@ -168,8 +190,8 @@ class ModelStore:
         `asked`: precisions that this was chosen for. The tag also points at it for the first of them if its own
         precision differs (for weights that are narrowed on the device). `PushError` when it is refused.
         """
-        name = _repo_of(f"{owner}/{repo}:{tag}")
-        listing = _checked(files)
+        name = repo_of(f"{owner}/{repo}:{tag}")
+        listing = listing_of(files)
         if not allow_unsafe and (refusal := refusal_of(file.path for file in listing.files)):
             raise PushError(refusal)
         digest = tree_digest(listing)
@@ -240,7 +262,7 @@ class ModelStore:
         """Delete a tag, or a whole repository, and everything that nothing else refers to; returns the bytes freed.
         `UnknownModelError`.
         """
-        name = _repo_of(f"{owner}/{repo}:{tag or 'latest'}")
+        name = repo_of(f"{owner}/{repo}:{tag or 'latest'}")
         folder = self._repo(name)
         try:
             with self._lock:
@@ -263,12 +285,17 @@ class ModelStore:
         kept = {file.blake3 for version in self._versions() for file in version.files}
         self.inbox.sweep(young_s)
         self._seals.collect()
+
+        def is_young(found: os.stat_result) -> bool:
+            return self._earliest_s() - found.st_ctime <= young_s
+
+        self._senders.collect(is_young)
         blobs = freed_bytes = 0
         for path in self.blobs.glob("*/*/*"):
             try:
                 with self._lock:  # a push may find the blob here at this moment, and make it young
                     found = path.stat()
-                    if path.name in kept or self._earliest_s() - found.st_ctime <= young_s:
+                    if path.name in kept or is_young(found):
                         continue
                     path.unlink()
                 blobs += 1
@@ -352,24 +379,6 @@ class ModelStore:
     def _write(self, path: Path, value: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, msgspec.json.encode(value))
-
-
-def _repo_of(text: str) -> CozyRef:
-    try:
-        ref = parse_model_ref(text)
-    except ValueError as exc:
-        raise PushError(str(exc)) from None
-    if not isinstance(ref, CozyRef) or ref.digest is not None:
-        raise PushError(f"{text[:100]!r}: expected owner/repo:tag")
-    return ref
-
-
-def _checked(files: Sequence[ModelFile]) -> Listing:
-    try:
-        listing = Listing("", tuple(RemoteFile(file.path, file.size_bytes, f"blake3:{file.blake3}") for file in files))
-        return checked_listing(listing, "this push")
-    except FatalError as exc:
-        raise PushError(str(exc)) from None
 
 
 def _size(path: Path) -> int | None:
