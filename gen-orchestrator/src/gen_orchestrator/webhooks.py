@@ -2,7 +2,8 @@
 
 The store is the queue: each pending delivery has a due time, by a clock that settings of the wall clock do not move.
 One task reads the queue, a few threads send the requests, and each result is written back. A host that fails five times
-in a row is paused; its deliveries wait without losing a try.
+in a row is paused; its deliveries wait without losing a try. A request has 15 s in all, and an owner or a host never holds
+all threads, so that receivers that answer slowly, or never, delay nobody else's messages.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from gen_orchestrator.domain.webhooks import (
     Try,
     after_try,
     again,
+    has_room,
     is_open,
     message_id,
     read_target,
@@ -45,15 +47,15 @@ from gen_worker.clock import Clock, SteadyCalendar
 from gen_worker.contract.run import RunObject
 from gen_worker.front_doors.cog import predictions
 from gen_worker.log import Log
-from gen_worker.net.guard import BlockedURLError, GuardedBackend
+from gen_worker.net.deadline import DeadlineBackend
+from gen_worker.net.guard import BlockedURLError, GuardedBackend, OpenBackend
 from gen_worker.net.public_addresses import is_public
 from gen_worker.net.public_urls import PrivateHostError, PublicURL, read_url
 
 KEY_NAME = "webhooks.secret"
 KEY_PREFIX = "whsec_"
-TIMEOUT_S = 15.0
+TIMEOUT_S = 15.0  # for a whole request
 AT_ONCE = 16
-AT_ONCE_PER_HOST = 4
 BATCH = 256
 IDLE_S = 60.0
 MAX_BREAKERS = 10_000
@@ -88,7 +90,7 @@ class Receivers:
 
     def __init__(self, *, allow_private: bool = False) -> None:
         self._allow_private = allow_private
-        self.backend: httpcore.NetworkBackend = httpcore.SyncBackend() if allow_private else GuardedBackend()
+        self.backend: httpcore.NetworkBackend = OpenBackend() if allow_private else GuardedBackend()
 
     def read(self, url: str) -> PublicURL:
         """The URL's parts; `BlockedURLError` says what is wrong with it. Names are resolved only when a message is sent."""
@@ -116,6 +118,8 @@ class Webhooks:
         clock: Clock,
         calendar: SteadyCalendar,
         log: Log,
+        *,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -128,7 +132,9 @@ class Webhooks:
         self._random = Random(secrets.randbits(64))  # noqa: S311 - spreads tries in time
         self._news = asyncio.Event()
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._hosts: Counter[str] = Counter()
+        self._timeout_s = timeout_s
+        self._hosts: Counter[str] = Counter()  # of requests under way
+        self._owners: Counter[str] = Counter()
         self._breakers: dict[str, Breaker] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
         self._task: asyncio.Task[None] | None = None
@@ -242,18 +248,21 @@ class Webhooks:
             return
         host = address.netloc
         until = is_open(self._breakers, host, now)
-        if not until and self._hosts[host] >= AT_ONCE_PER_HOST:
+        free = AT_ONCE - self._owners.total()
+        if not until and not has_room(free, of_owner=self._owners[run.owner], of_host=self._hosts[host]):
             until = now + self._random.uniform(1.0, 4.0)  # others use the room meanwhile; this one is written, so not too often
         if until:
             await self._record(msgspec.structs.replace(delivery, next_at=until), "postponed")
             return
         self._hosts[host] += 1
+        self._owners[run.owner] += 1
         try:
             made, blocked = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, address, delivery, run)
         finally:
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+            for counted, key in ((self._hosts, host), (self._owners, run.owner)):
+                counted[key] -= 1
+                if not counted[key]:
+                    del counted[key]
         answered = 0 < made.status < 500
         breaker = self._breakers.get(host, Breaker()).after(self._calendar.unix_s(), answered=answered)
         self._breakers.pop(host, None)
@@ -315,11 +324,11 @@ class Webhooks:
         return Try(at, round((time.monotonic() - began_s) * 1000), status, error), blocked
 
     def _post(self, address: PublicURL, headers: Any, body: bytes) -> int:
-        timeouts = {"connect": TIMEOUT_S, "read": TIMEOUT_S, "write": TIMEOUT_S, "pool": TIMEOUT_S}
+        backend = DeadlineBackend(self._receivers.backend, self._timeout_s)
         url = httpcore.URL(scheme=address.scheme.encode(), host=address.host.encode(), port=address.port, target=address.target.encode())
         with (
-            httpcore.ConnectionPool(network_backend=self._receivers.backend, max_keepalive_connections=0) as pool,
-            pool.stream("POST", url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
+            httpcore.ConnectionPool(network_backend=backend, max_keepalive_connections=0) as pool,
+            pool.stream("POST", url, headers=headers, content=body) as response,
         ):
             return int(response.status)  # the rest of the answer is not read
 

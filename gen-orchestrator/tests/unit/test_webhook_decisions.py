@@ -16,6 +16,7 @@ from gen_orchestrator.domain.webhooks import (
     after_try,
     again,
     delivery_at,
+    has_room,
     is_open,
     message_id,
     within_reach,
@@ -112,3 +113,30 @@ def test_a_delivery_is_made_again_under_the_id_of_the_first() -> None:
     assert again(many[:-1], first, 8.0, 8.0).id == f"r.ended.again-{MAX_AGAIN}"
     with pytest.raises(ValueError, match=rf"^delivery r\.ended was made again {MAX_AGAIN} times; at most {MAX_AGAIN} are kept$"):
         again(many, first, 8.0, 8.0)
+
+
+def test_no_owner_takes_all_places() -> None:
+    def taken(*owners: str) -> dict[str, int]:
+        """What each owner holds when they come one after the other, each for as much as it can get."""
+        held = dict.fromkeys(owners, 0)
+        for owner in owners:
+            while has_room(16 - sum(held.values()), of_owner=held[owner], of_host=0):
+                held[owner] += 1
+        return held
+
+    assert taken("a") == {"a": 8}
+    assert taken("a", "b", "c") == {"a": 8, "b": 4, "c": 2}
+    assert has_room(1, of_owner=0, of_host=0)
+    assert not has_room(1, of_owner=1, of_host=0), "the last place is for somebody who holds none"
+    assert not has_room(0, of_owner=0, of_host=0)
+    assert not has_room(16, of_owner=4, of_host=4)
+
+
+def test_places_are_shared_equally_in_time() -> None:
+    held = {"a": 8, "b": 4, "c": 2, "d": 1}
+    for _ in range(100):  # the one with the most ends a request; whoever has the least is asked first
+        held[max(held, key=held.__getitem__)] -= 1
+        for owner in sorted(held, key=held.__getitem__):
+            if has_room(16 - sum(held.values()), of_owner=held[owner], of_host=0):
+                held[owner] += 1
+    assert max(held.values()) - min(held.values()) <= 1, held

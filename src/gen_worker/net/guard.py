@@ -14,13 +14,23 @@ import msgspec
 
 from gen_worker.clock import SystemClock
 from gen_worker.names import whole_number
+from gen_worker.net.deadline import DeadlineBackend, left
 from gen_worker.net.public_addresses import is_public, why_not_public
 from gen_worker.net.public_urls import BlockedURLError, PublicURL, read_host, read_url
 from gen_worker.net.retry import asked_s
 from gen_worker.net.writing_out import WritingOut
 from gen_worker.shared_files import open_own
 
-__all__ = ["BlockedURLError", "DownloadError", "Downloaded", "GuardedBackend", "GuardedDownloader", "TooLargeError", "is_public"]
+__all__ = [
+    "BlockedURLError",
+    "DownloadError",
+    "Downloaded",
+    "GuardedBackend",
+    "GuardedDownloader",
+    "OpenBackend",
+    "TooLargeError",
+    "is_public",
+]
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 10.0
@@ -84,39 +94,60 @@ class GuardedBackend(httpcore.SyncBackend):
             raise BlockedURLError(f"host {host!r} has no address")
         return found
 
-    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
-        *others, last = self.addresses(host, port)[:MAX_ADDRESSES_TRIED]
-        for address in others:
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        """`timeout` is for all addresses together, and for the name server's answer. Each address has an equal part of what is left."""
+        until_s = time.monotonic() + (CONNECT_TIMEOUT_S if timeout is None else timeout)
+        found = self.addresses(host, port)[:MAX_ADDRESSES_TRIED]
+        for n, address in enumerate(found[:-1]):
             try:
-                return super().connect_tcp(address, port, *args, **kwargs)
+                share_s = left(until_s, None, httpcore.ConnectTimeout) / (len(found) - n)
+                return super().connect_tcp(address, port, share_s, *args, **kwargs)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):  # for example on a machine without IPv6
                 continue
-        return super().connect_tcp(last, port, *args, **kwargs)
+        return super().connect_tcp(found[-1], port, left(until_s, None, httpcore.ConnectTimeout), *args, **kwargs)
 
     def connect_unix_socket(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
         raise BlockedURLError("unix sockets are not allowed")
 
 
+class OpenBackend(GuardedBackend):
+    """Opens connections to all addresses, with the same limits: for addresses that the operator allowed."""
+
+    def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host; `ConnectError` when there is none."""
+        try:
+            found = [host] if _is_address(host) else list(self._resolve(host, port))
+        except (OSError, UnicodeError) as exc:
+            raise httpcore.ConnectError(f"host {host[:100]!r} cannot be resolved: {exc}") from exc
+        if not found:
+            raise httpcore.ConnectError(f"host {host[:100]!r} has no address")
+        return found
+
+
 class GuardedDownloader:
     """Fetches public http(s) URLs to files. Blocking: call it from a thread. Proxies in the environment are ignored."""
 
-    def __init__(self, backend: httpcore.NetworkBackend | None = None, ports: Iterable[int] = (80, 443)) -> None:
+    def __init__(
+        self, backend: httpcore.NetworkBackend | None = None, ports: Iterable[int] = (80, 443), *, total_s: float = TOTAL_TIMEOUT_S
+    ) -> None:
         self._backend = backend or GuardedBackend()
+        self._total_s = total_s
         self._ports = frozenset(ports)
 
     def fetch(self, url: str, path: Path, max_bytes: int) -> Downloaded:
-        """Write the body of `url` to `path`: at most `max_bytes` (0: no limit), 5 redirects, two minutes.
+        """Write the body of `url` to `path`: at most `max_bytes` (0: no limit), 5 redirects, two minutes in all.
 
         Raises `BlockedURLError`, `TooLargeError`, or `DownloadError` for temporary errors.
         """
-        deadline_s = time.monotonic() + TOTAL_TIMEOUT_S
-        with httpcore.ConnectionPool(network_backend=self._backend, max_keepalive_connections=0) as pool:
+        deadline_s, backend = time.monotonic() + self._total_s, DeadlineBackend(self._backend, self._total_s)
+        with httpcore.ConnectionPool(network_backend=backend, max_keepalive_connections=0) as pool:
             for _ in range(MAX_REDIRECTS + 1):
                 read = self.check(url)
                 try:
                     next_url = self._fetch_one(pool, read, path, max_bytes, deadline_s)
                 except httpcore.TimeoutException:
-                    raise DownloadError("timed out") from None
+                    is_over = time.monotonic() >= deadline_s
+                    raise DownloadError(f"took longer than {self._total_s:g} s" if is_over else "timed out") from None
                 except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as exc:
                     raise DownloadError(f"failed: {exc or type(exc).__name__}") from exc
                 if isinstance(next_url, Downloaded):
@@ -165,7 +196,7 @@ class GuardedDownloader:
                 if max_bytes and size_bytes > max_bytes:
                     raise TooLargeError(f"more than the {max_bytes} bytes that are allowed")
                 if time.monotonic() > deadline_s:
-                    raise DownloadError(f"took longer than {TOTAL_TIMEOUT_S:.0f} s")
+                    raise DownloadError(f"took longer than {self._total_s:g} s")
                 out.write(chunk)
         return size_bytes
 

@@ -9,6 +9,7 @@ import httpcore
 import msgspec
 
 from gen_worker.errors import AuthError, MissingExtraError
+from gen_worker.net.deadline import DeadlineBackend
 
 ALGORITHMS = ("RS256",)  # also compared with the key's own type: a token must not choose how it is verified
 MAX_JWKS_BYTES = 1 << 20
@@ -74,9 +75,9 @@ class JwksVerifier:
         return self._keys[kid]
 
     def _fetch(self) -> None:
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), JWKS_TIMEOUT_S)
+        backend = DeadlineBackend(httpcore.SyncBackend(), JWKS_TIMEOUT_S)  # whoever verifies a token waits meanwhile
         try:
-            with httpcore.ConnectionPool() as pool, pool.stream("GET", self._settings.url, extensions={"timeout": timeouts}) as response:
+            with httpcore.ConnectionPool(network_backend=backend) as pool, pool.stream("GET", self._settings.url) as response:
                 body = b""
                 for chunk in response.iter_stream():
                     body += chunk

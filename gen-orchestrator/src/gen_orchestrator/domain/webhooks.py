@@ -25,6 +25,7 @@ EVENTS: Final = (STARTED, *FINAL_EVENTS)
 DELAYS_S: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 JITTER: Final = 0.1
 GONE: Final = 410
+AT_ONCE_PER_HOST: Final = 4
 MAX_FAILURES: Final = 5
 FIRST_PAUSE_S: Final = 30.0
 MAX_PAUSE_S: Final = 600.0
@@ -123,6 +124,16 @@ def within_reach(delivery: Delivery, now: float) -> Delivery:
     """A delivery from another calendar: its next try is moved to no later than the longest pause allows."""
     longest_s = max(MAX_PAUSE_S, DELAYS_S[min(len(delivery.tries), len(DELAYS_S)) - 1] * (1 + JITTER) if delivery.tries else 0.0)
     return delivery if delivery.next_at <= now + longest_s else msgspec.structs.replace(delivery, next_at=now + longest_s)
+
+
+def has_room(free: int, *, of_owner: int, of_host: int) -> bool:
+    """Whether one more request may begin, with `free` places left, `of_owner` requests of its owner and `of_host` to its host
+    under way.
+
+    An owner holds at most as many places as it leaves free. So one owner alone gets half of them, each of two a third, and an
+    owner that holds none gets any free one, however many messages of others wait.
+    """
+    return of_owner < free and of_host < AT_ONCE_PER_HOST
 
 
 class Breaker(msgspec.Struct, frozen=True):
