@@ -1,12 +1,15 @@
 """Secrets are found in texts in every encoding."""
 
 import base64
+import html
 import json
+import time
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen_orchestrator.auth.vault import Vault
@@ -139,3 +142,80 @@ def test_what_holds_no_secret_keeps_its_bytes() -> None:
     ext = msgspec.msgpack.encode({"e": msgspec.msgpack.Ext(5, b"<sk-abc123XYZ>")})
     assert redactor.msgpack(ext) == msgspec.msgpack.encode({"e": msgspec.msgpack.Ext(5, b"<[secret KEY]>")})
     assert redactor.msgpack(b"\xc1sk-abc123XYZ") == b"", "what cannot be read is dropped"
+
+
+ACCOUNT = json.dumps(
+    {"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\nMIIE77XQLINEONE\nAgM77XQLINETWO\n-----END PRIVATE KEY-----\n"},
+    indent=2,
+)
+WRITERS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": lambda text: json.dumps(text)[1:-1],
+    "JSON in UTF-8": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "msgspec": lambda text: msgspec.json.encode(text).decode()[1:-1],
+    "repr": lambda text: repr(text)[1:-1],
+    "repr of one of many": lambda text: repr({"a": text, "b": "'\""})[7:-14],
+    "repr beside a quote": lambda text: repr(f"'\"{text}")[4:-1],
+    "ascii": lambda text: ascii(text)[1:-1],
+    "bytes": lambda text: repr(text.encode())[2:-1],
+    "HTML": html.escape,
+    "HTML without quotes": lambda text: html.escape(text, quote=False),
+    "HTML in ASCII": lambda text: html.escape(text).encode("ascii", "xmlcharrefreplace").decode(),
+    "URL": quote,
+    "URL without slashes": lambda text: quote(text, safe=""),
+    "form": quote_plus,
+}
+values = st.text(st.sampled_from("ab1\"'\\\\\n\r\t%&+/ <>=;#\u00e9\u20ac\u2028\U0001f511\x7f\xa0nux25"), min_size=8, max_size=40)
+
+
+@settings(max_examples=60)
+@given(values, st.lists(st.sampled_from(sorted(WRITERS)), max_size=4), st.sampled_from(["", "x", '"', "\\", "\n", "\u00e9"]))
+def test_a_value_is_found_in_any_nesting_of_writers(value: str, nesting: list[str], after: str) -> None:
+    text, rest = value, after
+    for name in nesting:
+        text, rest = WRITERS[name](text), WRITERS[name](rest)
+    redactor = Redactor([("KEY", value)])
+    for shown in (redactor.text(f"<{text}>"), redactor.json(f"<{text}>".encode()).decode()):
+        assert shown == "<[secret KEY]>", nesting
+    left = redactor.text(f"<{text}{rest}>")
+    assert left.startswith("<[secret KEY]"), nesting
+
+
+@settings(max_examples=40)
+@given(values, values)
+def test_json_with_a_secret_stays_json(value: str, around: str) -> None:
+    value = f"k{value}"  # no escape ends like this
+    redactor = Redactor([("KEY", value)])
+    for held in (value, value + around, f"{value}<", repr({"a": value}), json.dumps({"a": [value, around]}), str(value.encode())):
+        for data in (json.dumps({"a": held, "b": 1}), json.dumps({"a": held, "b": 1}, ensure_ascii=False)):
+            assert json.loads(redactor.json(data.encode()))["b"] == 1, data
+            assert json.loads(redactor.text(data))["b"] == 1, data
+
+
+@pytest.mark.parametrize("value", [ACCOUNT, "\n".join([ACCOUNT] * 12), "k\u00e4-'\"\\" * 200])
+def test_a_long_value_leaves_one_mark_and_a_line_of_it_another(value: str) -> None:
+    redactor = Redactor([("KEY", value)])
+    logged = json.dumps({"level": "error", "error": repr(RuntimeError(repr({"a": value})))})
+    shown = redactor.text(logged)
+    assert shown.count("[secret KEY]") == 1
+    assert len(shown) < 120, shown
+    assert json.loads(redactor.json(logged.encode())) == json.loads(shown)
+    for line in value.splitlines():
+        if len(line.strip()) >= 8:
+            assert line.strip()[:8] not in redactor.text(f"{line}")
+            assert "[secret KEY]" in redactor.text(json.dumps(repr(line.encode())))
+
+
+def test_no_text_keeps_a_redactor_busy() -> None:
+    """What holds almost a secret, again and again: the time grows with the text's length, not with its square."""
+    for value, text in (
+        ('"\\anchor\\\\"', "anchor" + "\\" * 200_000),
+        ("\\\\anchor!", "anchor" + "%5C" * 100_000),
+        ("&&anchor%%25!", "anchor" + "&amp;amp;" * 30_000 + "%25" * 50_000),
+        ('a"anchor', "anchor" + 'a\\\\\\"' * 50_000),
+    ):
+        redactor = Redactor([("KEY", value)])
+        began = time.process_time()
+        redactor.text(text)
+        redactor.json(text.encode())
+        assert time.process_time() - began < 2.0, value
