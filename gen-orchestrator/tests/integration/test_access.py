@@ -18,10 +18,10 @@ SIGNED = {("GET", "/v1/blobs/{digest}")}
 # What lists or makes things of one's own: another owner gets an answer, without anything of the first.
 OWN = {
     ("GET", "/v1/runs"), ("GET", "/v1/goldens"), ("GET", "/v1/shadows"), ("GET", "/v1/status"), ("GET", "/v1/workers"), ("GET", "/v1/releases"), ("GET", "/v1/tags"), ("GET", "/v1/builds"),
-    ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/openapi.json"),
+    ("GET", "/v1/models"), ("GET", "/v1/repos"), ("GET", "/v1/me"), ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/audit"), ("GET", "/v1/usage"), ("GET", "/metrics"), ("GET", "/openapi.json"),
     ("POST", "/v1/endpoints/publish"), ("PUT", "/v1/blobs/{digest}"), ("GET", "/v1/files"), ("POST", "/mcp"), ("POST", "/v1/releases/prune"),
 }  # fmt: skip
-OPERATORS = {("GET", "/metrics"), ("GET", "/v1/disk"), ("POST", "/v1/repos/gc"), ("GET", "/v1/signing-keys"), ("POST", "/v1/signing-keys")}
+OPERATORS = {("GET", "/v1/disk"), ("POST", "/v1/repos/gc"), ("GET", "/v1/signing-keys"), ("POST", "/v1/signing-keys")}
 
 
 class Keyed:
@@ -94,6 +94,24 @@ def test_what_all_owners_share_is_for_operators(keyed: Keyed) -> None:
     for method, path in (("POST", "/v1/repos/gc"), ("GET", "/v1/disk")):
         answers = [keyed.ask(key, method, path) for key in (keyed.ours, keyed.operator)]
         assert [answer.status_code for answer in answers] == [403, 200], answers[0].text
+
+
+def test_an_owner_reads_the_metrics_of_its_own_functions_and_workers(keyed: Keyed, things: dict[str, str]) -> None:
+    pages = {}
+    for name, key in (("operator", keyed.operator), ("local", keyed.ours), ("bob", keyed.theirs)):
+        answer = keyed.ask(key, "GET", "/metrics")
+        assert answer.status_code == 200, answer.text
+        pages[name] = [line.removeprefix("gen_orchestrator_") for line in answer.text.splitlines() if not line.startswith("#")]
+    run = 'runs_total{function="local/probe/save",status="succeeded"} 1'
+    assert [run in pages[name] for name in ("operator", "local", "bob")] == [True, True, False]
+    for of_all in ("route_total", "oom_total", "vram_used_bytes", "session_bytes_total", "webhook_deliveries_total"):
+        assert [any(line.startswith(of_all) for line in pages[name]) for name in ("local", "bob")] == [False, False], of_all
+    assert any(line.startswith("route_total") for line in pages["operator"])
+    assert any(line.startswith("queue_depth{") and things["release_id"] in line for line in pages["local"])
+    told = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in pages["bob"]}
+    assert [name for name, value in told.items() if value and not name.startswith("build_info")] == [], "bob has nothing"
+    assert sum(float(line.rpartition(" ")[2]) for line in pages["local"] if line.startswith("workers{")) >= 1
+    assert keyed.ask(str(keyed.make("local", ["invoke"])["key"]), "GET", "/metrics").status_code == 403
 
 
 def test_what_people_name_things_holds_no_control_characters(keyed: Keyed) -> None:

@@ -12,7 +12,7 @@ from gen_orchestrator.api.workers import shown_worker
 from gen_orchestrator.hub.registry import Registry
 from gen_orchestrator.scheduling.dispatcher import Dispatcher
 from gen_orchestrator.scheduling.fitness import Fitness
-from gen_orchestrator.scheduling.metrics import Metrics
+from gen_orchestrator.scheduling.metrics import Metrics, Of
 from gen_orchestrator.scheduling.pool import Pool
 from gen_worker.http.asgi import Request
 from gen_worker.http.zipped import answer_zipped
@@ -51,7 +51,10 @@ class AdminRoutes:
         await request.answer(200, b'{"ok":true}')
 
     async def metrics(self, request: Request) -> None:
-        page = self._metrics.text(self._dispatcher, self._pool, self._disk.known())
+        """`GET /metrics`: for an operator everything, for an admin of an owner what is counted by that owner's functions and workers."""
+        owner = caller_of(request).own()
+        of = Of(owner, frozenset(release.release_id for release in self._registry.releases(owner))) if owner else None
+        page = self._metrics.text(self._dispatcher, self._pool, self._disk.known() if of is None else None, of)
         await request.answer(200, page, b"text/plain; version=0.0.4; charset=utf-8")
 
     async def status(self, request: Request) -> None:

@@ -34,6 +34,13 @@ class _Routing(msgspec.Struct):
 _routing = msgspec.json.Decoder(_Routing).decode
 
 
+class Of(msgspec.Struct, frozen=True):
+    """Whose figures, and the ids of this owner's releases."""
+
+    owner: str
+    releases: frozenset[str]
+
+
 class Histogram:
     """Counts of durations in seconds."""
 
@@ -100,36 +107,44 @@ class Metrics:
         """A leadership begins: its webhook requests are counted there, by result."""
         self._webhooks = outcomes
 
-    def text(self, dispatcher: Dispatcher, pool: Pool, disk: DiskReport | None = None) -> bytes:
-        """The page of `/metrics`. `disk` may be some minutes old."""
+    def text(self, dispatcher: Dispatcher, pool: Pool, disk: DiskReport | None = None, of: Of | None = None) -> bytes:
+        """The page of `/metrics`. `disk` may be some minutes old. With `of`, only what is counted by that owner's functions, releases
+        and workers: any other figure tells of everybody's."""
         out: list[str] = []
 
-        def family(name: str, kind: str, help_text: str, lines: list[str]) -> None:
-            out.extend([f"# HELP {PREFIX}{name} {help_text}", f"# TYPE {PREFIX}{name} {kind}", *lines])
+        def family(name: str, kind: str, help_text: str, lines: list[str], mixed: bool = True) -> None:
+            if of is None or not mixed:  # mixed, unless said otherwise, so that a new figure is not told to all
+                out.extend([f"# HELP {PREFIX}{name} {help_text}", f"# TYPE {PREFIX}{name} {kind}", *lines])
 
-        family("build_info", "gauge", "Version of this program.", [f'{PREFIX}build_info{{version="{__version__}"}} 1'])
-        runs = [f'{PREFIX}runs_total{{function="{f}",status="{s}"}} {n}' for (f, s), n in sorted(self._runs.items())]
-        family("runs_total", "counter", "Runs that ended, by final status.", runs)
+        def ours(function: str) -> bool:
+            return of is None or function.startswith(f"{of.owner}/")
+
+        family("build_info", "gauge", "Version of this program.", [f'{PREFIX}build_info{{version="{__version__}"}} 1'], mixed=False)
+        runs = [f'{PREFIX}runs_total{{function="{f}",status="{s}"}} {n}' for (f, s), n in sorted(self._runs.items()) if ours(f)]
+        family("runs_total", "counter", "Runs that ended, by final status.", runs, mixed=False)
         for name, kept, text in (
             ("run_duration_seconds", self._durations, "From the first lease to the end."),
             ("queue_wait_seconds", self._waits, "From acceptance to the first lease."),
         ):
-            family(name, "histogram", text, [x for f, h in sorted(kept.items()) for x in h.lines(PREFIX + name, f'function="{f}"')])
-        lanes = dispatcher.lanes.all()
+            lines = [x for f, h in sorted(kept.items()) if ours(f) for x in h.lines(PREFIX + name, f'function="{f}"')]
+            family(name, "histogram", text, lines, mixed=False)
+        lanes = [lane for lane in dispatcher.lanes.all() if of is None or lane.release_id in of.releases]
         labels = [f'function="{lane.function}",release="{lane.release_id}"' for lane in lanes]
         depth = [f"{PREFIX}queue_depth{{{label}}} {len(lane.queue)}" for lane, label in zip(lanes, labels, strict=True)]
-        family("queue_depth", "gauge", "Runs that wait for a worker.", depth)
+        family("queue_depth", "gauge", "Runs that wait for a worker.", depth, mixed=False)
         busy = [f"{PREFIX}runs_in_progress{{{label}}} {lane.running}" for lane, label in zip(lanes, labels, strict=True)]
-        family("runs_in_progress", "gauge", "Runs that are with a worker.", busy)
-        sessions = sum(1 for open_run in dispatcher.open.values() if open_run.session is not None)
-        family("sessions_open", "gauge", "Realtime sessions that are open or wait for a worker.", [f"{PREFIX}sessions_open {sessions}"])
+        family("runs_in_progress", "gauge", "Runs that are with a worker.", busy, mixed=False)
+        open_now = [each for each in dispatcher.open.values() if each.session is not None and (of is None or each.run.owner == of.owner)]
+        text = "Realtime sessions that are open or wait for a worker."
+        family("sessions_open", "gauge", text, [f"{PREFIX}sessions_open {len(open_now)}"], mixed=False)
         for name, counted in (("session_frames_total", self._frames), ("session_bytes_total", self._frame_bytes)):
             lines = [f'{PREFIX}{name}{{direction="{direction}"}} {n}' for direction, n in counted.items()]
             family(name, "counter", "Of sessions that ended: from clients (in) and to them (out).", lines)
         states: dict[str, int] = dict.fromkeys(("idle", "busy", "draining", "hung", "away"), 0)
-        for worker in pool:
+        workers = [worker for worker in pool if of is None or worker.owner == of.owner]
+        for worker in workers:
             states[worker.state] += 1
-        family("workers", "gauge", "Workers by state.", [f'{PREFIX}workers{{state="{s}"}} {n}' for s, n in states.items()])
+        family("workers", "gauge", "Workers by state.", [f'{PREFIX}workers{{state="{s}"}} {n}' for s, n in states.items()], mixed=False)
         routes = [f'{PREFIX}route_total{{reason="{r}",tier="{t}"}} {n}' for (r, t), n in sorted(self._routes.items())]
         family("route_total", "counter", "Runs by why their worker was chosen, and where their models were.", routes)
         hits = dict.fromkeys(("vram", "ram", "disk"), 0)
@@ -141,13 +156,13 @@ class Metrics:
         text = "Bytes of models that runs had to wait for."
         family("model_download_bytes_total", "counter", text, [f"{PREFIX}model_download_bytes_total {self._downloaded_bytes}"])
         name = "time_to_first_output_seconds"
-        first = [x for f, h in sorted(self._first_outputs.items()) for x in h.lines(PREFIX + name, f'function="{f}"')]
-        family(name, "histogram", "From acceptance to a stream's first item.", first)
+        first = [x for f, h in sorted(self._first_outputs.items()) if ours(f) for x in h.lines(PREFIX + name, f'function="{f}"')]
+        family(name, "histogram", "From acceptance to a stream's first item.", first, mixed=False)
         name = "model_load_seconds"
         loads = [x for s, h in sorted(self._loads.items()) for x in h.lines(PREFIX + name, f'source="{s}"')]
         family(name, "histogram", "Time that runs waited for models, by where those were.", loads)
         family("oom_total", "counter", "Runs that ended out of memory.", [f'{PREFIX}oom_total{{outcome="failed"}} {self._out_of_memory}'])
-        used = sum(worker.resources.gpu_memory_used_bytes for worker in pool)
+        used = sum(worker.resources.gpu_memory_used_bytes for worker in workers)
         family("vram_used_bytes", "gauge", "Device memory in use, of all workers.", [f"{PREFIX}vram_used_bytes {used}"])
         tiers: dict[str, int] = {}
         for worker in pool:
