@@ -73,7 +73,8 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run. `status` is final when it is in `TERMINAL`. Times are RFC 3339 in UTC.
 
     `routing` says why this worker was chosen and which others were considered. `files` are the files in the output,
-    each with its URL. `warnings` are the parts of the payload that the function ignored. `stuck` says where a run hangs
+    each with its URL. `outputs` are the items of a function that streams, as far as they have at most 8 MiB together; its
+    `output` is null. `warnings` are the parts of the payload that the function ignored. `stuck` says where a run hangs
     that takes longer than expected. `session` has the traffic of a realtime session; other runs have none.
     """
 
@@ -88,6 +89,7 @@ class RunObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     events_url: str
     output: Any = None
+    outputs: Any = None
     files: Any = None
     error: Problem | None = None
     worker_id: str | None = None

@@ -85,6 +85,8 @@ def _invoke(entry: FunctionEntry, name: str, components: Components, run_schema:
     request = components.add(f"{words}Request", {"type": "object", "required": ["payload"], "properties": {"payload": payload, **_OPTIONS}})
     shown: Schema = {"anyOf": [output, {"type": "null"}]} if not entry.incremental_output else {"type": "null"}
     properties = {**run_schema["properties"], "output": shown, "input": {"anyOf": [payload, {"type": "null"}]}}
+    if entry.incremental_output:
+        properties["outputs"] = {"anyOf": [{"type": "array", "items": output}, {"type": "null"}]}
     run = components.add(f"{words}Run", {**run_schema, "properties": properties})
     done = json_response("The successful run", run)
     done["content"]["text/event-stream"] = {"x-event-data": {"output": output}}

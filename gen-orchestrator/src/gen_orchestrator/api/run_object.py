@@ -27,6 +27,7 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 FileUrl = Callable[[str, str], dict[str, str]]
+Outputs = list[msgspec.Raw] | None
 
 
 def plain_url(owner: str, ref: str) -> dict[str, str]:
@@ -50,16 +51,22 @@ class RunObjects:
     def __init__(self, url_of: FileUrl = plain_url) -> None:
         self._url_of = url_of
 
-    def of(self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> RunObject:
-        """The run's current state. `with_input`: with its payload, for a request of a single run; `wait`: what it waits for."""
-        return _run_object(run, open_run, self._url_of, with_input=with_input, wait=wait)
+    def of(
+        self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None, outputs: Outputs = None
+    ) -> RunObject:
+        """The run's current state. `with_input`: with its payload, for a request of a single run; `wait`: what it waits for;
+        `outputs`: what it has streamed.
+        """
+        return _run_object(run, open_run, self._url_of, with_input=with_input, wait=wait, outputs=outputs)
 
-    def json(self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None) -> bytes:
+    def json(
+        self, run: Run, open_run: OpenRun | None = None, *, with_input: bool = False, wait: Wait | None = None, outputs: Outputs = None
+    ) -> bytes:
         """The same, encoded."""
-        return _encode(self.of(run, open_run, with_input=with_input, wait=wait))
+        return _encode(self.of(run, open_run, with_input=with_input, wait=wait, outputs=outputs))
 
 
-def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_input: bool, wait: Wait | None) -> RunObject:
+def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_input: bool, wait: Wait | None, outputs: Outputs) -> RunObject:
     metrics = metrics_in(run.metrics)
     models = bytes(metrics.models)
     warnings = run.warnings or (open_run.warnings if open_run is not None else b"")
@@ -75,6 +82,7 @@ def _run_object(run: Run, open_run: OpenRun | None, url_of: FileUrl, *, with_inp
         created_at=utc_text(run.created_at),
         events_url=f"/v1/runs/{run.id}/events",
         output=output_in(run.output),
+        outputs=outputs,
         files=[{**asset, **url_of(run.owner, asset["ref"])} for asset in files_of(run)] or None,
         error=problem_of(run.error, run.id) if run.error is not None else None,
         worker_id=run.worker_id or None,

@@ -154,7 +154,8 @@ class RunRoutes:
         if accept and await self._streams.send_only_file(request, run, accept, {}):
             return
         waits = self._waits.of(open_run) if open_run is not None and not run.is_final else None
-        body = self._objects.json(run, open_run, with_input=True, wait=waits)
+        outputs = await self._streams.outputs(run, open_run)
+        body = self._objects.json(run, open_run, with_input=True, wait=waits, outputs=outputs)
         etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         headers = {"etag": etag, "vary": "accept"}
         if matches_etag(request.header(b"if-none-match"), etag):
@@ -353,7 +354,8 @@ class RunRoutes:
             headers["retry-after"] = "1"
         if accept and await self._streams.send_only_file(request, run, accept, headers):
             return
-        await request.answer(status, self._objects.json(run, open_run), headers=headers)
+        body = self._objects.json(run, open_run, outputs=await self._streams.outputs(run, open_run))
+        await request.answer(status, body, headers=headers)
 
 
 def _replayed(submitted: Submitted) -> dict[str, str]:

@@ -17,6 +17,7 @@ from gen_orchestrator.api.blob_bodies import not_read, send_blob
 from gen_orchestrator.domain.runs import Run, RunState
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.scheduling.feed import Entry, decode_entries, event_id, parse_event_id
+from gen_orchestrator.scheduling.heard import is_session
 from gen_orchestrator.scheduling.open_run import OpenRun
 from gen_orchestrator.store.base import RunStore
 from gen_worker.http import sse
@@ -25,6 +26,7 @@ from gen_worker.http.headers import asks_for, preferred
 
 NDJSON = b"application/x-ndjson"
 MAX_LIFE_S = 24 * 3600.0
+MAX_OUTPUTS_BYTES = 8 << 20  # of the items of a stream in a run's JSON
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,6 +80,21 @@ class RunStreams:
         own = {"content-type": kind, "x-run-id": run.id, "x-content-type-options": "nosniff", "vary": "accept"}
         await send_blob(request, self._files.blobs, kept, {**headers, **own})
         return True
+
+    async def outputs(self, run: Run, open_run: OpenRun | None) -> shown.Outputs:
+        """The items that a run has streamed, once it has succeeded. None when they have more than 8 MiB together (its
+        events have them all), and for other functions.
+        """
+        if run.state is not RunState.SUCCEEDED or run.output or is_session(run):
+            return None
+        if open_run is not None and not open_run.feed.dropped:
+            entries = open_run.feed.after((0, 0))
+        else:
+            chunks = await asyncio.to_thread(self._store.events_of, run.id)
+            if sum(len(chunk.events) for chunk in chunks if chunk.attempt == run.attempt) > MAX_OUTPUTS_BYTES:
+                return None
+            entries = decode_entries(chunk.events for chunk in chunks)
+        return [entry.data for entry in entries if entry.name == "output" and entry.attempt == run.attempt]
 
     def _stored(self, run_id: str) -> list[Entry]:
         return decode_entries(chunk.events for chunk in self._store.events_of(run_id))
