@@ -62,6 +62,27 @@ def test_a_body_that_comes_after_the_end_changes_nothing(platform: PlatformProce
     assert kept.read_text() == "in time"
 
 
+def test_a_save_under_conditions(platform: PlatformProcess) -> None:
+    """A worker's ref may be written in several ways, as its contract says, and names one file."""
+    run_id = platform.submit("save-as", {"text": "runs/mine/y", "seconds": 600})
+    platform.until(lambda: platform.run(run_id)["status"] == "running")
+
+    def save_if(text: str, name: str = "y.txt", **conditions: str) -> int:
+        headers = {**token_of(platform, run_id, 1), **{key.replace("_", "-"): value for key, value in conditions.items()}}
+        return platform.http.put(f"/api/v1/file/runs/{run_id}/{name}", content=text, headers=headers).status_code
+
+    def head() -> httpx.Headers:
+        return platform.http.head(f"/api/v1/file/runs/{run_id}/y.txt", headers=token_of(platform, run_id, 1)).headers
+
+    assert [save_if("one", if_match="*"), save_if("one", if_none_match="*"), save_if("two", if_none_match="*")] == [412, 200, 412]
+    first = head()["etag"]
+    assert [save_if("two", if_match='"x"'), save_if("two", if_match=first), save_if("three", if_match=first)] == [412, 200, 412]
+    assert head()["x-cozy-size-bytes"] == "3"
+    assert [save_if("four", "/y.txt"), save_if("three", "y.txt%20"), save_if("eleven", "y.txt/", if_none_match="*")] == [200, 200, 412]
+    assert head()["x-cozy-size-bytes"] == "5"
+    assert platform.http.post(f"/v1/runs/{run_id}/cancel").status_code == 200
+
+
 def test_every_name_that_is_saved_can_be_fetched(platform: PlatformProcess) -> None:
     first = platform.invoke("save", {"text": "its own"}).json()
     own = first["output"]["file"]["ref"]

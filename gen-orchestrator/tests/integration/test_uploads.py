@@ -1,11 +1,13 @@
 """Files that callers upload: stored, used as inputs, listed, signed, and deleted."""
 
 import hashlib
+import http.client
 import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -75,6 +77,92 @@ def test_refs_that_are_none_are_refused(limited: PlatformProcess, ref: str) -> N
     answer = limited.http.put(f"/v1/files/local/{ref}", content=b"x")
     assert answer.status_code == 400, answer.text
     assert blobs(limited) == []
+
+
+def raw(platform: PlatformProcess, method: str, path: str, body: bytes = b"") -> int:
+    """The status of a request whose path is sent as it is written."""
+    connection = http.client.HTTPConnection("127.0.0.1", httpx.URL(platform.url).port or 0, timeout=60)
+    connection.request(method, path, body)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_no_upload_replaces_a_file_of_another_name(limited: PlatformProcess) -> None:
+    folder = "/v1/files/local"
+    for name in ("n.txt", "q/w"):
+        assert limited.http.put(f"{folder}/{name}", content=b"mine").status_code == 200
+    refs = (
+        "n.txt%20",
+        "%20n.txt",
+        "n.txt%09",
+        "%E3%80%80n.txt",
+        "q%5cw",
+        "q//w",
+        "q/%2e/w",
+        "./n.txt",
+        "n.txt/",
+        "n.txt/.",
+        "/n.txt",
+        "%2Fn.txt",
+    )
+    for ref in refs:
+        for method in ("PUT", "POST", "DELETE"):
+            assert raw(limited, method, f"{folder}/{ref}", b"other") == 400, (method, ref)
+        assert raw(limited, "GET", f"{folder}/{ref}?sign=1h&method=PUT") == 400, ref
+    why = limited.http.put(f"{folder}/n.txt%20", content=b"other").json()["detail"]
+    assert why.startswith("'n.txt ' would replace 'n.txt': expected a ref without white space at its ends"), why
+    for name in ("n.txt", "q/w"):
+        assert limited.http.get(f"{folder}/{name}").content == b"mine"
+        assert limited.http.delete(f"{folder}/{name}").status_code == 200
+    assert blobs(limited) == []
+
+
+def test_a_file_is_changed_under_conditions(limited: PlatformProcess) -> None:
+    check_conditions(limited)
+    assert blobs(limited) == []
+
+
+def check_conditions(platform: PlatformProcess) -> None:
+    url, before = "/v1/files/local/uploads/shared", "Mon, 01 Jan 2001 00:00:00 GMT"
+
+    def put(content: bytes, **headers: str) -> int:
+        return platform.http.put(
+            url, content=content, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        ).status_code
+
+    def etag() -> str:
+        return platform.http.head(url).headers["etag"]
+
+    assert [put(b"x", if_match='"x"'), put(b"x", if_match="*")] == [412, 412], "there is none to match"
+    assert platform.http.delete(url, headers={"if-match": '"x"'}).status_code == 404
+    assert [put(b"one", if_none_match="*"), put(b"two", if_none_match="*")] == [200, 412]
+    first = etag()
+    refused = {
+        "if_match": ('"x"', f"W/{first}", "", "x"),
+        "if_none_match": ("*", first, f'"x", W/{first}'),
+        "if_unmodified_since": (before,),
+    }
+    assert [put(b"two", **{name: value}) for name, values in refused.items() for value in values] == [412] * 8
+    for headers in ({"if-match": '"x"'}, {"if-none-match": "*"}, {"if-unmodified-since": before}):
+        assert platform.http.delete(url, headers=headers).json()["code"] == "precondition_failed", headers
+    assert platform.http.post(url, content=b"two", headers={"if-match": first}).status_code == 409
+    assert platform.http.get(url).content == b"one", "nothing was changed"
+    modified = platform.http.head(url).headers["last-modified"]
+    assert put(b"two", if_match=f'"x", {first}', if_unmodified_since=before) == 200, "a date does not count beside If-Match"
+    assert [put(b"three", if_match=first), put(b"three", if_none_match=first)] == [412, 200]
+    assert [put(b"four", if_match="*"), put(b"five", if_unmodified_since="when I was young")] == [200, 200]
+    assert [platform.http.get(url, headers={"if-none-match": etag()}).status_code, modified[-3:]] == [304, "GMT"]
+
+    with ThreadPoolExecutor(8) as threads:  # all have read the same version
+        seen = etag()
+        statuses = list(threads.map(lambda number: put(b"%d" % number, if_match=seen), range(16)))
+    assert sorted(statuses) == [200] + [412] * 15
+    assert platform.http.get(url).content == b"%d" % statuses.index(200)
+    assert platform.http.delete(url, headers={"if-match": etag()}).status_code == 200
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(lambda number: put(b"x", if_none_match="*"), range(16))) == [200] + [412] * 15
+    assert platform.http.delete(url, headers={"if-unmodified-since": platform.http.head(url).headers["last-modified"]}).status_code == 200
 
 
 def test_lists_go_by_prefix_and_page(limited: PlatformProcess) -> None:
@@ -237,6 +325,7 @@ def test_files_of_callers_and_of_runs_lie_in_a_bucket(bucket: s3_server.S3Server
         kept = platform.http.put("/v1/files/local/uploads/x.bin", content=data)
         assert (kept.status_code, kept.json()["sha256"]) == (200, hashlib.sha256(data).hexdigest()), kept.text
         check_reads(platform, kept.json()["url"], data)
+        check_conditions(platform)
         platform.http.put("/v1/files/local/in.txt", content=b"from the bucket")
         assert platform.invoke("read", {"image": {"ref": "in.txt"}}).json()["output"]["texts"] == ["from the bucket"]
 

@@ -108,7 +108,8 @@ def upload(flows: Flows, source: Path | bytes, name: str, ref: str, progress: Pr
             raise ValueError(f"{name!r} has {body.size_bytes} bytes; a dev runner accepts files of at most {MAX_INLINE_BYTES}")
         data = b"".join(body)
         return Asset(f"data:{kind};base64,{base64.b64encode(data).decode()}", mime_type=kind, size_bytes=len(data), sha256=body.sha256)
-    ref = ref.lstrip("/") or f"uploads/{secrets.token_hex(8)}/{name}"
+    safe_name = name.strip().replace("\\", "_") or "file"  # the platform refuses what it would store under another ref
+    ref = ref.lstrip("/") or f"uploads/{secrets.token_hex(8)}/{safe_name}"
     headers = {"content-type": "application/octet-stream", "content-length": str(body.size_bytes)}
     request = flows.request("PUT", f"/v1/files/{quote(whose, safe='')}/{quote(ref)}", headers, body, STALL_S)
     answer = yield from ask(request, flows.patience)

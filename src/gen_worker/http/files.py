@@ -17,8 +17,8 @@ class _Response(FileResponse):
 
 
 async def send_file(request: Request, path: Path, headers: Mapping[str, str]) -> None:
-    """Answer with the file at `path`. `RequestError` 404 when it is gone, 412 when it does not meet the request's
-    conditions, 416 for a range outside the file.
+    """Answer with the file at `path`, with the `etag` and `last-modified` of `headers` if they have these. `RequestError`
+    404 when it is gone, 412 when it does not meet the request's conditions, 416 for a range outside the file.
     """
     try:
         found = await asyncio.to_thread(path.stat)
@@ -29,7 +29,7 @@ async def send_file(request: Request, path: Path, headers: Mapping[str, str]) ->
     response = _Response(path, headers=headers, stat_result=found)
     etag, modified = response.headers["etag"], response.headers["last-modified"]
     scope = request.scope
-    if is_known(request, path.name, etag, int(found.st_mtime)):
+    if is_known(request, path.name, etag, http_date(modified)):
         kept = {name: value for name, value in headers.items() if name in ("vary", "cache-control")}
         await request.answer(304, b"", headers={**kept, "etag": etag, "last-modified": modified})
         return
@@ -41,9 +41,9 @@ async def send_file(request: Request, path: Path, headers: Mapping[str, str]) ->
     await response({**scope, "headers": fields}, request.receive, request.send)
 
 
-def is_known(request: Request, name: str, etag: str, modified_s: int | None) -> bool:
+def is_known(request: Request, name: str, etag: str, modified_s: float | None) -> bool:
     """Whether the client already has this version of the file (304). `RequestError` 412 when the file is not the one it
-    asks for. Conditions apply to reading only (RFC 9110, 13.2). `modified_s`: None when that is not known.
+    asks for. For reading only: `check_conditions` is for what changes the file. `modified_s`: None when that is not known.
     """
     if request.scope["method"] not in ("GET", "HEAD"):
         return False
@@ -58,6 +58,28 @@ def is_known(request: Request, name: str, etag: str, modified_s: int | None) -> 
         return matches_etag(request.header(b"if-none-match"), etag)
     since_s = http_date(request.header(b"if-modified-since"))
     return since_s is not None and modified_s is not None and modified_s <= since_s
+
+
+def is_conditional(request: Request) -> bool:
+    """Whether a request that changes a file has conditions."""
+    return any(request.has_header(name) for name in (b"if-match", b"if-none-match", b"if-unmodified-since"))
+
+
+def check_conditions(request: Request, name: str, etag: str | None, modified_s: float | None = None) -> None:
+    """`RequestError` 412 when a file is not in the state in which this request is to change it (RFC 9110, 13.2.2).
+    `etag`: of the file as reading it gives it now; None when there is none. Call it under the lock that guards the change,
+    or two writers who have read the same version both succeed, and what one of them wrote is lost.
+    """
+    if request.has_header(b"if-match"):
+        is_meant = etag is not None and matches_etag_strongly(request.header(b"if-match"), etag)
+    else:
+        until_s = http_date(request.header(b"if-unmodified-since"))
+        is_meant = until_s is None or modified_s is None or int(modified_s) <= until_s
+    if not is_meant:
+        now = f"has changed: it is {etag} now" if etag is not None else "does not exist"
+        raise RequestError(412, "precondition_failed", f"{name[:200]!r} {now}; nothing was changed")
+    if etag is not None and request.has_header(b"if-none-match") and matches_etag(request.header(b"if-none-match"), etag):
+        raise RequestError(412, "precondition_failed", f"{name[:200]!r} exists: it is {etag}; nothing was changed")
 
 
 def wanted_spans(request: Request, size_bytes: int, etag: str, modified: str = "") -> tuple[Span, ...]:

@@ -3,10 +3,11 @@
 import asyncio
 import errno
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import formatdate
 
 from gen_orchestrator.hub.blobs import Blobs, DamagedError, KeptFile, checked
 from gen_worker.http.asgi import BodyReader, Request, RequestError
-from gen_worker.http.files import is_known, send_file, wanted_spans
+from gen_worker.http.files import check_conditions, is_known, send_file, wanted_spans
 
 GATHERED_BYTES = 1 << 20
 
@@ -37,6 +38,16 @@ async def take_body(request: Request, max_bytes: int, write: Callable[[bytes], N
             await asyncio.shield(writing)
 
 
+def etag_of(kept: KeptFile) -> str:
+    """The strong ETag of a file: the name of its blob, because a blob never changes."""
+    return f'"{kept.blob.rpartition("/")[2]}"'
+
+
+def check_may_change(request: Request, ref: str, kept: KeptFile | None) -> None:
+    """`RequestError` 412 when the request is not meant for this version of the file (None: there is no file)."""
+    check_conditions(request, ref, etag_of(kept) if kept is not None else None, kept.created_at if kept is not None else None)
+
+
 async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Mapping[str, str]) -> None:
     """Answer with a file, by its record. `headers` include its content-type. `RequestError` 416 for a range outside the
     file, 410 when its bytes are gone, 500 when they are not the stored ones, 503 when the blob store does not answer.
@@ -44,6 +55,7 @@ async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Map
     A local file is checked by its size. A file that is stored elsewhere and read completely is checked by its digest;
     if that is wrong, the last piece is not sent.
     """
+    headers = {**headers, "etag": etag_of(kept), "last-modified": formatdate(int(kept.created_at), usegmt=True)}
     try:
         path = blobs.path(kept.blob)
         if path is not None:
@@ -61,14 +73,14 @@ async def send_blob(request: Request, blobs: Blobs, kept: KeptFile, headers: Map
 
 async def _send_pieces(request: Request, blobs: Blobs, kept: KeptFile, headers: Mapping[str, str]) -> None:
     size_bytes = kept.size_bytes
-    etag = f'"{kept.blob.rpartition("/")[2]}"'  # a blob never changes
-    if is_known(request, kept.ref, etag, None):
-        await request.answer(304, b"", headers={"etag": etag})
+    etag, modified = headers["etag"], headers["last-modified"]
+    if is_known(request, kept.ref, etag, int(kept.created_at)):
+        await request.answer(304, b"", headers={"etag": etag, "last-modified": modified})
         return
-    spans = wanted_spans(request, size_bytes, etag)
+    spans = wanted_spans(request, size_bytes, etag, modified)
     found = spans[0] if len(spans) == 1 else None  # several may be answered with the whole file (RFC 9110, 14.2)
     start, end = found or (0, size_bytes)
-    fields = {**headers, "etag": etag, "accept-ranges": "bytes", "content-length": str(end - start)}
+    fields = {**headers, "accept-ranges": "bytes", "content-length": str(end - start)}
     if found is not None:
         fields["content-range"] = f"bytes {start}-{end - 1}/{size_bytes}"
     pieces: Iterator[bytes] = iter(())

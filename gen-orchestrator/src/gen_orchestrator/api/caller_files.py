@@ -6,16 +6,17 @@ from urllib.parse import quote
 import msgspec
 
 from gen_orchestrator.api.access import caller_of
-from gen_orchestrator.api.blob_bodies import not_kept, not_read, send_blob, take_body
+from gen_orchestrator.api.blob_bodies import check_may_change, not_kept, not_read, send_blob, take_body
 from gen_orchestrator.domain.access import ALL_OWNERS, Caller
 from gen_orchestrator.hub.blobs import KeptFile
 from gen_orchestrator.hub.files import RunFiles
 from gen_orchestrator.hub.signed_urls import SignedUrls
-from gen_orchestrator.hub.uploads import Incoming, QuotaError, TooLargeError, Upload, Uploads
+from gen_orchestrator.hub.uploads import Incoming, QuotaError, TooLargeError, Upload, Uploads, exact_ref
 from gen_worker.clock import utc_text
 from gen_worker.contract.files import SHA256_HEADER
 from gen_worker.durations import parse_duration
 from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.files import is_conditional
 
 MAX_PAGE = 1000
 MAX_SIGNED_S = 7 * 24 * 3600
@@ -87,7 +88,11 @@ class CallerFileRoutes:
     async def remove(self, request: Request) -> None:
         """`DELETE /v1/files/{owner}/{ref}`."""
         owner, ref = self._place(request)
-        removed = await asyncio.to_thread(self._uploads.remove, owner, ref)
+        try:
+            exact_ref(ref)
+        except ValueError as exc:
+            raise RequestError(400, "validation", str(exc)) from None
+        removed = await asyncio.to_thread(self._uploads.remove, owner, ref, lambda found: check_may_change(request, ref, found))
         if removed is None:
             raise _unknown(owner, ref)
         await request.answer(200, msgspec.json.encode(shown(removed)))
@@ -97,13 +102,22 @@ class CallerFileRoutes:
         declared = request.header(b"content-length")
         size_bytes = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 20 else 0
         incoming: Incoming | None = None
+        output: KeptFile | None = None  # of a run; an upload hides it
+
+        def check(present: Upload | None) -> None:
+            check_may_change(request, ref, present or output)
+
         try:
+            exact_ref(ref)
             if create and await asyncio.to_thread(self._uploads.find, owner, ref) is not None:
                 raise _exists(ref)  # before gigabytes arrive
+            if is_conditional(request):
+                output = await asyncio.to_thread(self._files.find, owner, ref)
+                check(await asyncio.to_thread(self._uploads.find, owner, ref))
             incoming = await asyncio.to_thread(lambda: self._uploads.receive(owner, ref, create=create, declared_bytes=size_bytes))
             await take_body(request, self._uploads.limits.file_bytes, incoming.write)
             sha256 = await asyncio.to_thread(incoming.keep)
-            upload, old = self._uploads.publish(incoming, sha256, create=create)
+            upload, old = self._uploads.publish(incoming, sha256, create=create, check=check)
             if old:
                 await asyncio.to_thread(self._uploads.blobs.delete, old)
         except TooLargeError as exc:
@@ -133,6 +147,11 @@ class CallerFileRoutes:
             raise RequestError(400, "validation", f"sign: at most {MAX_SIGNED_S // 86400}d; method: one of {', '.join(SIGNED_METHODS)}")
         if method != "GET" and not caller_of(request).may("invoke"):
             raise RequestError(403, "forbidden", f"a URL for {method} needs a key with the scope 'invoke'")
+        if method != "GET":
+            try:
+                exact_ref(ref)
+            except ValueError as exc:
+                raise RequestError(400, "validation", str(exc)) from None
         if method == "GET" and await self._find(owner, ref) is None:
             raise _unknown(owner, ref)
         path, until = self._urls.signed_path(f"/v1/files/{owner}/{ref}", life_s, method)

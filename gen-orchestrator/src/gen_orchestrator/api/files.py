@@ -5,13 +5,14 @@ import asyncio
 import msgspec
 
 from gen_orchestrator.api.access import bearer_of
-from gen_orchestrator.api.blob_bodies import not_kept, not_read, send_blob, take_body
+from gen_orchestrator.api.blob_bodies import check_may_change, not_kept, not_read, send_blob, take_body
 from gen_orchestrator.domain.access import Caller
 from gen_orchestrator.hub.blobs import KeptFile
 from gen_orchestrator.hub.files import MODELS_OF, FileToken, FileTokens, NotLeadingError, RunFiles, Saving
 from gen_orchestrator.hub.uploads import Uploads
 from gen_worker.contract.files import SHA256_HEADER, SIZE_HEADER, TYPE_HEADER, SavedFile
 from gen_worker.http.asgi import Request, RequestError
+from gen_worker.http.files import is_conditional
 
 MAX_COUNTED = 10_000  # attempts whose bytes are counted before the finished ones are forgotten
 MAX_FILE_BYTES = 16 << 30
@@ -59,6 +60,7 @@ class FileRoutes:
         self._check_open(token)
         if len(self._spent) > MAX_COUNTED:
             self._spent = {each: spent for each, spent in list(self._spent.items()) if self._files.is_open(each)}
+        is_new_only = request.header(b"if-none-match").strip() == "*"
         saving: Saving | None = None
         try:
             saving = await asyncio.to_thread(self._files.saving, token, ref)
@@ -70,9 +72,11 @@ class FileRoutes:
 
             await take_body(request, MAX_FILE_BYTES, within_budget)
             await asyncio.to_thread(saving.keep)
+            if is_conditional(request):
+                check_may_change(request, ref, await asyncio.to_thread(self._find, token, ref))
             # On the loop, where runs end: no attempt can end between this check and the rename.
             self._check_open(token)
-            kept = saving.publish(create=create)
+            kept = saving.publish(create=create or is_new_only)
         except ValueError as exc:
             raise RequestError(400, "validation", str(exc)) from None
         except OSError as exc:
@@ -80,6 +84,8 @@ class FileRoutes:
         finally:
             if saving is not None:
                 await asyncio.to_thread(saving.drop)
+        if kept is None and not create:
+            raise RequestError(412, "precondition_failed", f"{ref[:200]!r} exists; nothing was changed")
         if kept is None:
             raise RequestError(409, "conflict", f"{ref[:200]!r} exists; save it under another name, or overwrite it", error="exists")
         await request.answer(200, msgspec.json.encode(SavedFile(ref, kept.size_bytes, kept.sha256, kept.mime_type)))

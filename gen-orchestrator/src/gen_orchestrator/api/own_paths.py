@@ -333,14 +333,14 @@ def own_paths() -> dict[str, Schema]:
             "get": _operation(
                 "get_file",
                 "Download a file",
-                {**file, **_statuses("410", "416", "503")},
+                {**file, **_statuses("410", "412", "416", "503")},
                 *upload,
                 query=("sign", "method", "until", "signature"),
             ),
             "put": _operation(
                 "put_file",
                 "Create or replace an upload",
-                {"200": json_response("The upload", _UPLOAD), **_statuses("408", "413", "415", "503", "507")},
+                {"200": json_response("The upload", _UPLOAD), **_statuses("408", "412", "413", "415", "503", "507")},
                 *upload,
                 query=("until", "signature"),
                 body={"required": True, "content": _BYTES},
@@ -348,7 +348,7 @@ def own_paths() -> dict[str, Schema]:
             "post": _operation(
                 "create_file",
                 "Create an upload",
-                {"201": json_response("The upload", _UPLOAD), **_statuses("408", "409", "413", "415", "503", "507")},
+                {"201": json_response("The upload", _UPLOAD), **_statuses("408", "409", "412", "413", "415", "503", "507")},
                 *upload,
                 query=("until", "signature"),
                 body={"required": True, "content": _BYTES},
@@ -356,7 +356,7 @@ def own_paths() -> dict[str, Schema]:
             "delete": _operation(
                 "delete_file",
                 "Delete an upload",
-                {"200": json_response("The deleted upload", _UPLOAD)},
+                {"200": json_response("The deleted upload", _UPLOAD), **_statuses("412")},
                 *upload,
                 query=("until", "signature"),
             ),

@@ -50,6 +50,10 @@ class QuotaError(ValueError):
     """The owner has no room for it."""
 
 
+def _accept(old: "Upload | None") -> None:
+    """No condition."""
+
+
 class Incoming:
     """An upload being received. Call `keep` and then `Uploads.publish`, or only `drop`."""
 
@@ -121,9 +125,11 @@ class Uploads:
         self.release(owner, declared_bytes)  # its bytes are counted when they arrive
         return Incoming(self, owner, name, spare_bytes)
 
-    def publish(self, incoming: Incoming, sha256: str, *, create: bool) -> tuple[Upload | None, str]:
+    def publish(
+        self, incoming: Incoming, sha256: str, *, create: bool, check: Callable[[Upload | None], None] = _accept
+    ) -> tuple[Upload | None, str]:
         """Give a kept upload its name; returns it with the blob that is no longer named (empty: none). None when
-        `create` finds an existing file.
+        `create` finds an existing file. `check` gets the file that would be replaced, and raises to keep it.
         """
         now_s = self._now_s()
         upload = Upload(
@@ -139,8 +145,10 @@ class Uploads:
         owned = self._of(upload.owner)
         with self._lock:
             old = owned.by_ref.get(upload.ref)
-            if create and old is not None and not self._is_over(old):
+            present = old if old is not None and not self._is_over(old) else None
+            if create and present is not None:
                 return None, ""
+            check(present)
             self._write(upload)
             owned.by_ref[upload.ref] = upload
             incoming.is_published = True
@@ -175,12 +183,13 @@ class Uploads:
                     found.append(owned.by_ref[ref])
         return found, False
 
-    def remove(self, owner: str, ref: str) -> Upload | None:
-        """Delete an upload; returns it."""
-        found = self.find(owner, ref)
-        if found is not None:
-            self._forget(found)
-        return found
+    def remove(self, owner: str, ref: str, check: Callable[[Upload | None], None] = _accept) -> Upload | None:
+        """Delete an upload; returns it. `check` gets it first, and raises to keep it."""
+        while (found := self.find(owner, ref)) is not None:
+            check(found)
+            if self._forget(found):
+                return found
+        return None
 
     def owners(self) -> list[str]:
         """Owners of uploads, by name."""
@@ -227,16 +236,18 @@ class Uploads:
         with self._lock:
             owned.used_bytes -= size_bytes
 
-    def _forget(self, upload: Upload) -> None:
+    def _forget(self, upload: Upload) -> bool:
+        """Delete this upload; False when it was replaced or deleted meanwhile."""
         owned = self._of(upload.owner)
         with self._lock:
             if owned.by_ref.get(upload.ref) is not upload:
-                return  # replaced meanwhile
+                return False
             self._record(upload.owner, upload.ref).unlink(missing_ok=True)
             del owned.by_ref[upload.ref]
             owned.used_bytes -= upload.size_bytes
         with contextlib.suppress(OSError):  # the sweep will find it
             self.blobs.delete(upload.blob)
+        return True
 
     def _all_of(self, owner: str) -> Sequence[Upload]:
         owned = self._of(owner)
@@ -280,4 +291,17 @@ def upload_ref(ref: str) -> str:
         raise ValueError(f"{name[:200]!r} is not a name in UTF-8")
     if name.split("/")[0] == OF_RUNS:
         raise ValueError(f"{name[:200]!r}: refs below {OF_RUNS}/ belong to runs; choose another name, such as 'uploads/x.png'")
+    return name
+
+
+def exact_ref(ref: str) -> str:
+    """A ref under which to upload; `ValueError` also when it would be stored under another one. Readers and saves of
+    workers may write a ref in several ways, but an upload must not replace a file that has another name.
+    """
+    name = upload_ref(ref)
+    if name != ref:
+        raise ValueError(
+            f"{ref[:200]!r} would replace {name[:200]!r}: expected a ref without white space at its ends, backslashes, "
+            "empty parts or '.' between slashes"
+        )
     return name
