@@ -271,7 +271,8 @@ def test_login_keeps_a_key_for_the_other_verbs(keyed: Keyed, tmp_path: Path) -> 
             [str(COZYCTL), *arguments], env={**env, **more}, input=text, capture_output=True, text=True, timeout=60, check=False
         )
 
-    assert verb("login", "--url", keyed.platform.url, text="cz_0_0").returncode == 4
+    wrong = verb("login", "--url", keyed.platform.url, text="cz_0_0")
+    assert (wrong.returncode, "refused this key" in wrong.stderr, "cozyctl login" in wrong.stderr) == (4, True, False), wrong.stderr
     done = verb("login", "--url", keyed.platform.url, "--profile", "work/dev", text=keyed.ours + "\n")
     assert done.returncode == 0, done.stderr
     assert json.loads(verb("invoke", "local/probe/echo", "-i", "text=hi").stdout)["text"] == "hi"
@@ -281,6 +282,7 @@ def test_login_keeps_a_key_for_the_other_verbs(keyed: Keyed, tmp_path: Path) -> 
         True,
     )
     assert verb("profile", "current").stdout.split() == ["work/dev", keyed.platform.url, "local"]
+    assert verb("profile", "list").stdout == f"work/dev  {keyed.platform.url}  local  (in use)\n"
     made = verb("keys", "create", "--name", "ci", "--scope", "invoke", "--life", "1h")
     assert "requires no keys" not in made.stderr
     assert made.stdout.startswith("cz_")

@@ -91,6 +91,18 @@ def test_models_that_are_not_there_are_named_with_the_command_that_stores_them(p
     assert "warning" not in verb(platform, "publish", str(folder)).stderr
 
 
+def test_a_websocket_function_is_not_suggested_to_invoke(platform: PlatformProcess, tmp_path: Path) -> None:
+    code = """
+from gen_worker import RealtimeSocket, worker_websocket
+
+@worker_websocket()
+async def activity(ctx: ActionContext, socket: RealtimeSocket) -> None:
+    await socket.send_json({})
+"""
+    done = verb(platform, "publish", str(write_hello(tmp_path / "live", "live", HELLO + code)))
+    assert "it is activity:prod, greet:prod. Try it: cozyctl invoke local/live/greet\n" in done.stderr, done.stderr
+
+
 def test_a_rollback_that_moves_nothing_is_an_error(platform: PlatformProcess, tmp_path: Path) -> None:
     assert verb(platform, "publish", str(write_hello(tmp_path / "alone", "alone"))).returncode == 0
     done = verb(platform, "rollback", "local/alone")
@@ -104,7 +116,7 @@ def test_broken_code_is_told_to_its_author_and_serves_nobody(platform: PlatformP
     folder = write_hello(tmp_path / "broken", "broken", HELLO.replace("payload: Input", "payload: Inputt"))
     done = verb(platform, "publish", cwd=folder)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "Inputt" in done.stderr
+    assert ("Inputt" in done.stderr, "error: error:" in done.stderr) == (True, False), done.stderr
     newest = platform.http.get("/v1/builds").json()["data"][0]
     assert newest["status"] == "failed"
     assert "Inputt" in newest["error"]

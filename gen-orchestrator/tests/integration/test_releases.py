@@ -86,6 +86,12 @@ def test_a_breaking_promote_is_asked_for(platform: PlatformProcess) -> None:
     assert tagged(platform, "echo", "prod") == old
     assert verb(platform, "promote", new, "--function", "echo", "--breaking").returncode == 0
     assert tagged(platform, "echo", "prod") == new
+    back = verb(platform, "rollback", "local/probe/echo")
+    assert (tagged(platform, "echo", "prod"), "undo" in back.stderr) == (old, False), "back is always possible"
+    forth = verb(platform, "rollback", "local/probe/echo")
+    assert (forth.returncode, forth.stdout) == (0, f"local/probe/echo:prod is {new}\n"), forth.stderr
+    assert f"this undoes the rollback from {new}: it breaks callers again\n" in forth.stderr
+    assert "undo with: cozyctl rollback local/probe/echo\n" in forth.stderr
     assert platform.http.put(TAG.format("echo", "prod"), json={"release_id": old}).status_code == 200, "back is always possible"
 
 

@@ -193,6 +193,9 @@ def test_what_cannot_be_a_secret_is_refused(platform: PlatformProcess) -> None:
         assert refused.returncode == 2, refused
         assert why in refused.stderr
         assert value not in refused.stderr
+    given = cozyctl(platform, "secrets", "set", "local/probe", "PLAIN=long-enough", stdin="")
+    assert (given.returncode, "long-enough" in given.stderr) == (2, False), given.stderr
+    assert "cozyctl secrets set local/probe PLAIN < file" in given.stderr
     unknown = cozyctl(platform, "secrets", "rm", "local/probe", "PLAIM")
     assert unknown.returncode == 3
     assert "Did you mean 'PLAIN'?" in unknown.stderr

@@ -6,7 +6,7 @@ import sys
 import click
 
 from gen_orchestrator.cli.api import Api, ApiError
-from gen_worker.cli.output import EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, print_line, say
+from gen_worker.cli.output import EXIT_AUTH, EXIT_NOT_FOUND, EXIT_USAGE, Verb, fail, json_option, print_json, print_line, say
 from gen_worker.client.profiles import Profile, ProfileError, Profiles, parse
 
 profile_option = click.option("--profile", "chosen", metavar="NAME[/PROFILE]", help="Which profile; the one in use by default.")
@@ -30,6 +30,9 @@ def login(url: str | None, chosen: str | None, as_json: bool) -> int:
     try:
         me = Api(where, key).get("/v1/me")
     except ApiError as exc:
+        if key and exc.status == EXIT_AUTH and exc.code == "auth":  # the platform's hint is to log in, which is what this is
+            text = f"{where} refused this key: it is unknown, expired, or revoked. Nothing is stored"
+            return fail(text, exc.status, as_json=as_json, code=exc.code)
         return exc.report(as_json=as_json)
     values = Profile(hub_url=where, builder_url=where, orchestrator_url=where, tenant_id=me["owner"], token=key)
     path = profiles.write(name, profile, values)
@@ -75,14 +78,18 @@ def current(as_json: bool) -> int:
 @command.command("list", cls=Verb)
 @json_option
 def list_profiles(as_json: bool) -> int:
-    """List all profiles."""
+    """List all profiles, and say which one is in use."""
     profiles = Profiles.of_user(os.environ)
+    try:
+        in_use = "/".join(profiles.current())
+    except ProfileError:  # COZY_PROFILE names none
+        in_use = ""
     rows = [(f"{name}/{profile}", profiles.read(name, profile) or Profile()) for name, profile in profiles.all()]
     if as_json:
         print_json({"data": [{"profile": name, "url": found.orchestrator_url, "owner": found.tenant_id} for name, found in rows]})
         return 0
     for name, found in rows:
-        print_line(f"{name}  {found.orchestrator_url}  {found.tenant_id}".rstrip())
+        print_line(f"{name}  {found.orchestrator_url}  {found.tenant_id}".rstrip() + ("  (in use)" if name == in_use else ""))
     if not rows:
         say("none yet: cozyctl login --url URL")
     return 0

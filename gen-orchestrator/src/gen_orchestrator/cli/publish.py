@@ -83,7 +83,10 @@ def publish(folder: str, message: str, builder: str | None, image: str, url: str
     for problem in problems:
         say(f"warning: {problem}")
     if tags:
-        say(f"it is {', '.join(tags)}. Try it: cozyctl invoke {name}/{tags[0].removesuffix(':prod')}")
+        live = {each["name"] for each in release["manifest"].get("websockets") or ()}  # `invoke` cannot call these
+        called = next((tag for tag in tags if tag.partition(":")[0] not in live), "")
+        hint = f". Try it: cozyctl invoke {name}/{called.removesuffix(':prod')}" if called else ""
+        say(f"it is {', '.join(tags)}{hint}")
     else:
         say(f"nothing points at it yet. What changes: cozyctl diff {name}:prod {build['release_id']}")
         say(f"serve it: cozyctl promote {build['release_id']}")

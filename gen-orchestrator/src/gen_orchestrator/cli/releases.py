@@ -144,7 +144,7 @@ def promote(
         print_json({"data": moved})
     elif is_move and changed:  # where nothing has moved, a rollback would undo the move before this
         one = f"/{changed[0]['function']}" if len(moved) == 1 else ""
-        say(f"undo with: cozyctl rollback {changed[0]['owner']}/{changed[0]['endpoint']}{one}" + (f" --tag {tag}" if tag != "prod" else ""))
+        say(_undo(f"{changed[0]['owner']}/{changed[0]['endpoint']}{one}", tag))
     return 0
 
 
@@ -156,11 +156,11 @@ def promote(
 @url_option
 @json_option
 def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, as_json: bool) -> int:
-    """Point a tag back at its previous release, for one function or for all functions of an endpoint. While a canary runs, that ends
-    the canary, and no tag moves."""
+    """Point a tag back at its previous release, for one function or for all functions of an endpoint. A second rollback undoes the
+    first one, even if that breaks callers. While a canary runs, a rollback ends the canary, and no tag moves."""
     owner, name, function = split_function(endpoint)
     api = Api(url)
-    moved, stays = [], []
+    moved, stays, is_undone = [], [], False
     found = api.get("/v1/tags", owner=owner, endpoint=name, function=function)["data"]
     mine = [each for each in found if each["tag"] == tag]
     if not mine:
@@ -177,15 +177,24 @@ def rollback(endpoint: str, now: bool, wanted: str | None, tag: str, url: str, a
             stays.append(f"{each['function']}:{tag} has no earlier release that still exists: it stays at {each['release_id']}")
             continue
         body = {"release_id": before, "expected": each["release_id"], "now": now, "skip_gates": True}
+        is_forth = not wanted and _is_forth(history, before)
+        breaks = is_forth and not as_json and _breaks_callers(api, each, before)
         moved.append(api.put(_tag_path(each), body))
         if not as_json:
             _tell(moved[-1])
+        if is_forth and not as_json:
+            is_undone = True
+            say(f"this undoes the rollback from {before}" + (": it breaks callers again" if breaks else ""))
+            if breaks:
+                say(f"what breaks: cozyctl diff {each['release_id']} {before}")
     if not moved:  # a script that rolls back must notice that callers still get the same release
         return fail(f"{'; '.join(stays)}. See: cozyctl tags {endpoint} --history", EXIT_FAILED, as_json=as_json, code="conflict")
     for text in stays:
         say(text)
     if as_json:
         print_json({"data": moved})
+    elif is_undone:
+        say(_undo(endpoint, tag))
     return 0
 
 
@@ -261,12 +270,13 @@ def remove(releases: tuple[str, ...], url: str, as_json: bool) -> int:
 
 @releases.command("prune", cls=ApiVerb)
 @click.argument("endpoint", required=False, metavar="[OWNER/ENDPOINT]")
-@click.option("--keep", type=click.IntRange(0, MAX_KEEP), required=True, metavar="N", help="How many of each endpoint stay.")
+@click.option("--keep", type=click.IntRange(0, MAX_KEEP), required=True, metavar="N", help="How many unused ones of each endpoint stay.")
 @click.option("--dry-run", is_flag=True, help="Say which would go, and delete none.")
 @url_option
 @json_option
 def prune(endpoint: str | None, keep: int, dry_run: bool, url: str, as_json: bool) -> int:
-    """Delete all but the N newest releases of each endpoint. Releases in use stay, and so do those that a tag pointed at before."""
+    """Delete old releases of each endpoint. Releases in use stay, and so does the one that a rollback would return to. Of the others,
+    the N newest stay: with --keep 2 that is two besides those. 0 deletes all others."""
     owner, name = split_endpoint(endpoint)
     found = Api(url).post("/v1/releases/prune", {"keep": keep, "owner": owner, "endpoint": name, "dry_run": dry_run})
     if as_json:
@@ -306,6 +316,26 @@ def _targets(api: Api, release: str, functions: tuple[str, ...]) -> list[dict[st
         if name not in known:
             raise ApiError(f"{release} has no function {name!r}.{did_you_mean(name, known)}", EXIT_NOT_FOUND, "not_found")
     return [each for each in found if not functions or each["function"] in functions]
+
+
+def _undo(endpoint: str, tag: str) -> str:
+    return f"undo with: cozyctl rollback {endpoint}" + (f" --tag {tag}" if tag != "prod" else "")
+
+
+def _is_forth(history: list[dict[str, Any]], release_id: str) -> bool:
+    """Whether a move to this release goes to one that the tag first pointed at later than at today's, so undoes a rollback.
+    `history`: newest move first."""
+    oldest_first = [old["release_id"] for old in reversed(history)]
+    return oldest_first.index(release_id) > oldest_first.index(history[0]["release_id"])
+
+
+def _breaks_callers(api: Api, tag: dict[str, Any], release_id: str) -> bool:
+    """Whether a move of the tag to this release breaks callers of its function. False when that is not known: it must stop no rollback."""
+    try:
+        changes = api.get(api_path("releases", tag["release_id"], "diff", release_id))["changes"]
+    except ApiError:
+        return False
+    return any(each["breaking"] and each["function"] == tag["function"] for each in changes)
 
 
 def _end_canaries(api: Api, tags: list[dict[str, Any]], *, as_json: bool) -> int:

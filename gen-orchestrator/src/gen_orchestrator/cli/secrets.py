@@ -29,6 +29,12 @@ def set_secret(endpoint: str, name: str, url: str, as_json: bool) -> int:
     replaced.
     """
     path = _path(endpoint)
+    if "=" in name:  # the message must not repeat the value
+        name = name.partition("=")[0]
+        raise click.UsageError(
+            f"a value is no argument, because shells keep arguments: it is read from stdin. "
+            f"Use: cozyctl secrets set {endpoint} {name or 'NAME'} < file, or without `< file` to be asked for it"
+        )
     try:
         made = Api(url).put(f"{path}/{name}", {"value": _value(name)})
     except ApiError as exc:

@@ -239,8 +239,8 @@ class Builds:
                 await asyncio.to_thread(self._tag_new, build)
                 say(f"release {release.release_id}{' existed already: its files are the same' if build.existed else ''}")
             except (ArchiveError, BuildFailedError, NotFoundError, msgspec.DecodeError) as exc:
-                build.error = str(exc)
-                say(f"error: {exc}")
+                build.error = str(exc).removeprefix("error: ")  # a command's own message has begun with it
+                say(f"error: {build.error}")
             except Exception as exc:  # noqa: BLE001 - the boundary: a build that broke has ended, and others follow
                 known = isinstance(exc, (OSError, StoreError))
                 build.error = f"the platform failed: {exc if known else type(exc).__name__}"
