@@ -1,6 +1,7 @@
 """Secrets of functions: workers get them, and they appear nowhere else."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,7 @@ PLAIN = "a key as services give them"
 AWKWARD = "with what has to be escaped"
 """
 MAIN = """\
-import base64, os, sys
+import base64, html, json, os, sys
 from collections.abc import Iterator
 import msgspec
 from gen_worker import ActionContext, RealtimeSocket, worker_function, worker_websocket
@@ -70,11 +71,13 @@ def raises(ctx: ActionContext, payload: Input) -> Output:
 
 @worker_function()
 def breaks(ctx: ActionContext, payload: Input) -> Output:
-    raise RuntimeError({"headers": all_of_them()})
+    print(html.escape(all_of_them()), all_of_them().encode(), flush=True)
+    raise RuntimeError(repr({"headers": all_of_them()}))
 
 @worker_function()
 def dies(ctx: ActionContext, payload: Input) -> Output:
-    print("dies with", all_of_them(), flush=True)
+    print("dies with", all_of_them(), '{"error": ' + json.dumps(repr({"a": all_of_them()})) + "}", flush=True)
+    print('{"error": ' + json.dumps(repr({"a": all_of_them()})) + "}", flush=True)
     os._exit(7)
 
 @worker_function()
@@ -87,6 +90,7 @@ def mode(ctx: ActionContext, payload: Input) -> Output:
 """
 PLAIN = "sk-live-Zk31xQ07mUY"
 AWKWARD = 'first-line "quoted" \\ é/+\nsecond-line-of-it'
+NEVER_QUOTED = "first-line"  # of AWKWARD, however it is written
 LATER = "sk-live-another-one-55"
 
 
@@ -149,6 +153,9 @@ def test_nothing_that_comes_out_holds_a_secret(platform: PlatformProcess) -> Non
         assert log.status_code == 200
         texts.append(log.text)
         texts.append(cozyctl(platform, "logs", worker_id).stdout)
+        for place in (at.start() + 3 for at in re.finditer(PLAIN.encode(), (platform.data / "logs" / f"{worker_id}.log").read_bytes())):
+            inside = platform.http.get(f"/v1/workers/{worker_id}/logs", params={"after": place})
+            assert PLAIN[3:] not in inside.text, "a place inside a secret"
     assert any("print [secret PLAIN]" in text for text in texts)
     dying = platform.submit("dies")
     platform.until(lambda: platform.run(dying)["status"] == "failed")
@@ -209,5 +216,5 @@ def test_what_cannot_be_a_secret_is_refused(platform: PlatformProcess) -> None:
 
 
 def _parts() -> list[str]:
-    awkward = [AWKWARD, json.dumps(AWKWARD)[1:-1], *AWKWARD.splitlines()]
+    awkward = [NEVER_QUOTED, "second-line-of-it", AWKWARD, json.dumps(AWKWARD)[1:-1], *AWKWARD.splitlines()]
     return [PLAIN, PLAIN[::-1] + "-", LATER, *awkward, json.dumps(AWKWARD, ensure_ascii=False)[1:-1], "c2stbGl2ZS1aazMxeFEwN21V"]

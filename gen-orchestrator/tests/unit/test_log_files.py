@@ -15,6 +15,7 @@ def test_the_oldest_lines_go_and_places_stay(tmp_path: Path) -> None:
                 logs.bound(["w"])
         logs.bound(["w"])
     assert logs.tail("w").endswith(b"line 019999\n")
+    assert logs.tail("w").startswith(b"line "), "no part of a line"
     if logs.end("w") == 20_000 * 12:  # a file system that can give room back in its place
         begin = logs.begin("w")
         assert 0 < begin <= logs.end("w") - (1 << 16)

@@ -127,6 +127,8 @@ class WorkerRoutes:
             place = 0
         elif place < begin:  # the requested bytes are no longer kept
             place, cut = begin, True
+        elif place and not cut:  # whoever begins inside a line could begin inside a secret, which is then not found
+            cut = await asyncio.to_thread(self._fleet.log_from, worker_id, place - 1, 1) not in (b"\n", None)
         while True:
             data = await asyncio.to_thread(self._fleet.log_from, worker_id, place, MAX_LOG_BYTES)
             if data is None:

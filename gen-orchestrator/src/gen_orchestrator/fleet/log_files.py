@@ -30,8 +30,10 @@ class LogFiles:
         return self._folder / f"{worker_id}.log"
 
     def tail(self, worker_id: str) -> bytes:
-        """The last lines written by a worker; empty without a file."""
-        return self.read(worker_id, max(0, self.end(worker_id) - TAIL_BYTES), TAIL_BYTES) or b""
+        """The last whole lines written by a worker; empty without a file. In a part of a line, a part of a secret would not be found."""
+        place = max(0, self.end(worker_id) - TAIL_BYTES)
+        found = self.read(worker_id, place, TAIL_BYTES) or b""
+        return found.partition(b"\n")[2] if place else found
 
     def read(self, worker_id: str, place: int, most: int) -> bytes | None:
         """At most `most` bytes from an offset on; None without a file. Bytes that are no longer kept read as zeros."""
