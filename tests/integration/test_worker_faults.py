@@ -114,7 +114,9 @@ async def test_100_reconnects_under_load(start_worker: Start, folder: Path) -> N
             assert await run.output(10) == {"text": str(number)}
             assert len(run.results) == 1
         assert scheduler.stale == []
-        assert threads[1] <= threads[0] + 4
+        assert threads[1] <= threads[0] + 20, (
+            "a leak would be one for each of 79 streams; functions take some threads more on a busy machine"
+        )
 
 
 async def test_a_half_open_connection_is_noticed(start_worker: Start, folder: Path) -> None:
