@@ -1,8 +1,10 @@
 """Keys: who has access, what each key allows, and that owners see nothing of each other, on every route."""
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import httpx
 import openai
 import pytest
 from blake3 import blake3
+from hello_project import write_hello
 from platform_process import COZYCTL, PlatformProcess, write_project
 
 OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health-check"), ("GET", "/"), ("GET", "/docs")}
@@ -209,6 +212,34 @@ def test_a_digest_is_no_way_to_the_blobs_of_another_owner(keyed: Keyed) -> None:
     for key, name in ((keyed.ours, "local/mine"), (keyed.ours, "local/second"), (keyed.ours, "local/third"), (keyed.theirs, "bob/own"),
                       (keyed.operator, "hf/org--public"), (third, "carol/of-a-mirror")):  # fmt: skip
         assert keyed.ask(key, "DELETE", f"/v1/models/{name}").status_code == 200
+
+
+def test_owners_may_publish_the_same_source(keyed: Keyed, tmp_path: Path) -> None:
+    """Each has a release, and files, of its own: who deletes one takes nothing from the other."""
+    dora, erin = (str(keyed.make(owner, ["admin"])["key"]) for owner in ("dora", "erin"))
+    project = write_hello(tmp_path / "hello", "same")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.add(project, ".")
+
+    def publish(key: str) -> dict[str, Any]:
+        kind = {"content-type": "application/gzip"}
+        build = keyed.ask(key, "POST", "/v1/endpoints/publish", content=archive.getvalue(), headers=kind).json()
+        while build["status"] in ("queued", "running"):
+            build = keyed.ask(key, "GET", f"/v1/builds/{build['build_id']}?wait=60").json()
+        assert build["status"] == "succeeded", build
+        return dict(build)
+
+    ours, theirs, again = publish(dora), publish(erin), publish(erin)
+    assert (again["release_id"], theirs["existed"], again["existed"]) == (theirs["release_id"], False, True)
+    assert ours["release_id"] != theirs["release_id"]
+    for key, build in ((dora, ours), (erin, theirs)):
+        listed = [each["release_id"] for each in keyed.ask(key, "GET", "/v1/releases").json()["data"] if each["endpoint"] == "same"]
+        assert listed == [build["release_id"]]
+    assert keyed.ask(dora, "DELETE", "/v1/endpoints/dora/same").status_code < 300
+    assert keyed.ask(dora, "DELETE", f"/v1/releases/{ours['release_id']}").status_code < 300
+    answer = keyed.ask(erin, "POST", "/v1/erin/same/greet", json={"payload": {"name": "you"}})
+    assert (answer.status_code, answer.json().get("output")) == (200, {"text": "hello you"}), answer.text
 
 
 def test_a_release_of_another_is_no_target(keyed: Keyed, things: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Builders turn a project's source into a release."""
 
 import asyncio
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Protocol
@@ -54,7 +55,8 @@ class ProcessBuilder:
     """Releases that run as processes on this machine: an environment with the project's dependencies, and discovery in
     it.
 
-    The source's folder is named after its content, so the same source is the same release. Its environment is behind
+    The source's folder is named after its owner and content, so an owner's same source is the same release, and nobody's
+    code runs in, or goes with, a folder of another owner. Its environment is behind
     the link `.venv` there, as in the author's own folder.
     """
 
@@ -68,7 +70,8 @@ class ProcessBuilder:
         source = order.source
         try:
             await asyncio.to_thread(prune, source)
-            target = self._releases / f"published-{(await asyncio.to_thread(digest_of, source))[:16]}"
+            name = hashlib.blake2b(f"{order.owner}/{await asyncio.to_thread(digest_of, source)}".encode(), digest_size=8).hexdigest()
+            target = self._releases / f"published-{name}"
             manifest_path = target / "manifest.json"
             if not manifest_path.exists():
                 python = await self._environments.python_for(source, say)

@@ -8,7 +8,6 @@ any more. `gone` has the deleted releases, and those whose deletion is being dec
 published again, it exists again.
 """
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from gen_orchestrator.domain.scaling import ScalingLimits
 from gen_orchestrator.domain.settings import FunctionSettings
 from gen_orchestrator.domain.shadow import Shadow
 from gen_orchestrator.hub.registry_errors import InUseError, NotFoundError, TagMovedError, TagNameError, not_served, some_of, when
-from gen_orchestrator.hub.release_manifests import Resolved, read_manifest, resolve_in, scaling_of, settings_of
+from gen_orchestrator.hub.release_manifests import Resolved, identity, read_manifest, resolve_in, scaling_of, settings_of
 from gen_orchestrator.hub.tag_names import DEV, PROD, split_tag
 from gen_orchestrator.store.base import NO_RELEASE, DamagedRowError, Release, ReleaseStore, Tag
 from gen_worker.contract.manifest import Manifest
@@ -136,22 +135,24 @@ class Registry:
         return [each for each in self._store.tag_history(owner, endpoint, function, tag) if each.release_id != NO_RELEASE]
 
     def add(self, owner: str, manifest: bytes, source: str, message: str = "") -> Release:
-        """Publish a release. The same manifest from the same source is the same release. `msgspec.DecodeError` when the
+        """Publish a release. The same manifest from the same source is an owner's same release. `msgspec.DecodeError` when the
         manifest is invalid.
         """
         parsed = msgspec.json.decode(manifest, type=Manifest)
         if not parsed.endpoint_name:
             raise msgspec.ValidationError("the manifest has no endpoint_name")
-        digest = hashlib.blake2b(manifest + source.encode(), digest_size=16).hexdigest()
         with self._lock:
-            now_s = self._now_s()
+            release_id, digest = identity(parsed.endpoint_name, manifest, source)
+            first = self._releases.get(release_id) or self._deleted.get(release_id)
+            if first is not None and first.owner != owner:
+                release_id, digest = identity(parsed.endpoint_name, manifest, source, owner)
             release = Release(
-                release_id=f"{parsed.endpoint_name}-{digest[:12]}",
+                release_id=release_id,
                 owner=owner,
                 endpoint=parsed.endpoint_name,
                 manifest=manifest,
                 source=source,
-                created_at=now_s,
+                created_at=self._now_s(),
                 digest=digest,
                 message=message,
             )

@@ -1,5 +1,7 @@
 """The functions in a release's manifest, read once."""
 
+import hashlib
+
 import msgspec
 
 from gen_orchestrator.domain.runs import MAX_ATTEMPTS
@@ -10,6 +12,14 @@ from gen_orchestrator.store.base import Release
 from gen_worker.contract.manifest import FunctionEntry, Manifest
 from gen_worker.durations import parse_duration
 from gen_worker.refs import canonical_ref
+
+
+def identity(endpoint: str, manifest: bytes, source: str, owner: str = "") -> tuple[str, str]:
+    """A release's id and digest, by its content. `owner`: given when another owner has a release of the same content,
+    because a release belongs to one owner.
+    """
+    digest = hashlib.blake2b(b"\0".join((manifest + source.encode(), *([owner.encode()] if owner else []))), digest_size=16).hexdigest()
+    return f"{endpoint}-{digest[:12]}", digest
 
 
 class Resolved(msgspec.Struct, frozen=True):
