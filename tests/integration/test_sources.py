@@ -229,6 +229,25 @@ class TestHub:
         assert get(sources(env), want).path == local.path
         assert len(hub.asked) == asked
 
+    def test_owners_share_files_but_each_asks_whether_it_may_have_them(self, server: BlobServer, env: dict[str, str]) -> None:
+        hub = FakeCozyHub(server, token="cozy-secret")
+        hub.add("cozy:demo/digits:latest", read_tree(DIGITS))
+        settings = {"COZY_HUB_URL": server.url, "WORKER_ALLOW_COZY_HUB_API_RESOLVE": "1"}
+        of_one = sources(env, **settings, COZY_HUB_TOKEN="cozy-secret", COZY_MODELS_OWNER="one")
+        want = ModelWant("digits", ModelSpec("demo/digits"))
+        local = get(of_one, want)
+        of_two = sources(env, **settings, COZY_MODELS_OWNER="two")
+        assert of_two.source.present(want) is None
+        with pytest.raises(CozyHubError, match=r"refused|sign in"):
+            get(of_two, want)
+        sent = server.sent_bytes
+        allowed = sources(env, **settings, COZY_HUB_TOKEN="cozy-secret", COZY_MODELS_OWNER="two")
+        assert get(allowed, want).path == local.path
+        assert server.sent_bytes - sent < 64 << 10, "only the list of files"
+        asked = len(hub.asked)
+        assert get(of_two, want).path == local.path
+        assert len(hub.asked) == asked
+
     def test_another_precision_is_another_resolution(self, server: BlobServer, env: dict[str, str]) -> None:
         hub = FakeCozyHub(server)
         found = sources(env, COZY_HUB_URL=server.url)

@@ -171,7 +171,7 @@ class ServedFolders:
         """Register how to start workers of a release; `taken`: its source, None when it is an image."""
         env = {"COZY_MODEL_OVERRIDES": ",".join(self._settings.models)} if self._settings.models and taken else {}
         if self._settings.gives_hub_tokens:
-            env["COZY_HUB_TOKEN"] = term.hub_token(release.owner)
+            env |= {"COZY_HUB_TOKEN": term.hub_token(release.owner), "COZY_MODELS_OWNER": release.owner}
         term.keeper.offer(
             Launch(
                 release_id=release.release_id,

@@ -338,6 +338,7 @@ def test_workers_get_models_with_a_token_of_their_own(keyed: Keyed) -> None:
     answer = keyed.ask(keyed.ours, "POST", "/v1/local/probe/environment", json={"payload": {}})
     environment = json.loads(answer.json()["output"]["text"])
     token = environment["COZY_HUB_TOKEN"]
+    assert environment["COZY_MODELS_OWNER"] == "local"
     body = {"model_ref": "cozy:local/toy", "constraints": {"dtypes": []}, "include_urls": True}
     assert keyed.ask(token, "POST", "/api/v1/public/models/request", json=body).status_code == 200
     theirs = {**body, "model_ref": "cozy:bob/x"}

@@ -42,12 +42,14 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 class _Ref(msgspec.Struct, frozen=True):
     """The snapshot that a ref resolved to. `form`: dtypes joined by commas, for example `fp16,bf16`, because one ref
-    may resolve differently for each; empty when a scheduler chose.
+    may resolve differently for each; empty when a scheduler chose. `owner`: whose workers resolved it, on a platform
+    with several owners.
     """
 
     ref: str
     digest: str
     form: str = ""
+    owner: str = ""
 
 
 class Cas:
@@ -67,8 +69,13 @@ class Cas:
         seals: Seals | None = None,
         on_blob: Callable[[Path], None] = lambda path: None,
         near: Path | None = None,
+        owner: str = "",
     ) -> None:
+        """`owner`: whose refs are found here. The content is shared by all, but what a ref means is found out by each
+        owner, because one may not have what another has.
+        """
         self.root = root
+        self.owner = owner
         self._near = near
         self.seals = seals or Seals(root.parent / "seals")
         self._log = log or Log()
@@ -108,7 +115,7 @@ class Cas:
     def find_ref(self, ref: str, form: str = "") -> Snapshot | None:
         """What a ref meant when it was last resolved here in this form, if the whole snapshot is here."""
         known = self._read_ref(self._ref_path(ref, form))
-        if known is None or known.ref != ref:
+        if known is None or known.ref != ref or known.owner != self.owner:
             return None
         self.touch(ref, form)
         return self.find(known.digest)
@@ -153,7 +160,7 @@ class Cas:
                 missing = self._copied(ref, missing, self._near, progress, cancel)
             fetched = fetch_blobs(missing, self.locks, client, policy, progress, cancel, self._on_blob, self.seals)
             found = self._publish(listing)
-        self._remember(_Ref(ref, listing.digest, form))
+        self._remember(_Ref(ref, listing.digest, form, self.owner))
         return Snapshot(found.path, found.listing, fetched)
 
     def _copied(self, ref: str, missing: list[Wanted], near: Path, progress: Progress, cancel: threading.Event) -> list[Wanted]:
@@ -250,7 +257,8 @@ class Cas:
         write_whole(self._ref_path(ref.ref, ref.form), msgspec.json.encode(ref))
 
     def _ref_path(self, ref: str, form: str) -> Path:
-        return self.refs / f"{hashlib.sha256(f'{ref}|{form}'.encode()).hexdigest()[:32]}.json"
+        name = f"{ref}|{form}|{self.owner}" if self.owner else f"{ref}|{form}"
+        return self.refs / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
 
 def snapshot_name(digest: str) -> str:

@@ -47,6 +47,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     model_manager_class: str = ""
     cozy_model_overrides: str = ""
     cozy_near_blobs: str = ""
+    cozy_models_owner: str = ""
     cozy_hf_max_gb: Gigabytes = 30.0
 
     @classmethod

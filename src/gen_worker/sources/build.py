@@ -57,7 +57,13 @@ def build_sources(
     seals = Seals(settings.cas_root.parent / "seals")
     near = Path(settings.cozy_near_blobs) if settings.cozy_near_blobs else None
     cas = Cas(
-        settings.cas_root, floor_bytes=round(settings.worker_min_free_disk_gb * 1e9), log=log, seals=seals, on_blob=on_blob, near=near
+        settings.cas_root,
+        floor_bytes=round(settings.worker_min_free_disk_gb * 1e9),
+        log=log,
+        seals=seals,
+        on_blob=on_blob,
+        near=near,
+        owner=settings.cozy_models_owner,
     )
     limits = StoreLimits(round(settings.worker_model_cache_gb * 1e9), round(settings.worker_min_free_disk_gb * 1e9))
     store = StoreFetcher(cas, client, policy, limits, in_use)

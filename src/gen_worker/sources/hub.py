@@ -130,7 +130,10 @@ class HubSource:
         ref = parse_model_ref(want.spec.ref)
         pinned = ref.digest if isinstance(ref, CozyRef) else None
         cas = self._store.cas
-        found = cas.find(pinned) if pinned else cas.find_ref(want.model_id, _form(want.spec)) or cas.find_ref(want.model_id)
+        if pinned and not cas.owner:
+            found = cas.find(pinned)
+        else:  # where there are several owners, a digest alone does not show that this one has the model
+            found = cas.find_ref(want.model_id, _form(want.spec)) or cas.find_ref(want.model_id)
         if found is not None:
             return local_model(want.model_id, found)
         return self._otherwise.present(want) if self._otherwise else None
