@@ -43,7 +43,7 @@ async def test_hello_serves_and_a_change_of_its_code_is_one_small_layer(build: B
     built = build(folder, env=layered)
     name = built.name
     under, first = layers(BASE), layers(name)
-    assert sum(size for _, size in first[len(under) :]) < 60e6
+    assert sum(size for _, size in first[len(under) :]) < 64e6
     assert built.said["size_bytes"] == sum(size for _, size in first)
     assert built.said["functions"] == ["generate"]
     assert built.said["labels"]["cozy.endpoint"] == "hello"
