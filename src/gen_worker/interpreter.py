@@ -3,7 +3,7 @@
 **Turns.** A thread that needs Python's lock may ask for it after the switch interval. With Python's 5 ms, the event
 loop of a worker got the lock only after all functions of a batch had returned: 64 results left in one message, and the
 orchestrator waited for them. With turns of 1 ms the first results are on their way while the others are computed (64
-clients: 4,680 durable runs/s instead of 4,130). The dev runner and the orchestrator gain nothing from it.
+clients: 4,440 durable runs/s instead of 3,980). The dev runner and the orchestrator gain nothing from it.
 
 While a model loads, turns are as long as Python's. A load has many threads that often need the lock for a moment, and
 each time a running function would stand still.
