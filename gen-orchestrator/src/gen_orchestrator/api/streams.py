@@ -88,13 +88,12 @@ class RunStreams:
         if run.state is not RunState.SUCCEEDED or run.output or is_session(run):
             return None
         if open_run is not None and not open_run.feed.dropped:
-            entries = open_run.feed.after((0, 0))
-        else:
-            chunks = await asyncio.to_thread(self._store.events_of, run.id)
-            if sum(len(chunk.events) for chunk in chunks if chunk.attempt == run.attempt) > MAX_OUTPUTS_BYTES:
-                return None
-            entries = decode_entries(chunk.events for chunk in chunks)
-        return [entry.data for entry in entries if entry.name == "output" and entry.attempt == run.attempt]
+            return _items(open_run.feed.after((0, 0)), run.attempt)
+        return await asyncio.to_thread(self._stored_items, run)
+
+    def _stored_items(self, run: Run) -> shown.Outputs:
+        chunks = [chunk.events for chunk in self._store.events_of(run.id) if chunk.attempt == run.attempt]
+        return None if sum(map(len, chunks)) > MAX_OUTPUTS_BYTES else _items(decode_entries(iter(chunks)), run.attempt)
 
     def _stored(self, run_id: str) -> list[Entry]:
         return decode_entries(chunk.events for chunk in self._store.events_of(run_id))
@@ -122,6 +121,10 @@ class RunStreams:
                 elif not waiting.result():
                     await writer.heartbeat()
         return open_run.run
+
+
+def _items(entries: list[Entry], attempt: int) -> list[msgspec.Raw]:
+    return [entry.data for entry in entries if entry.name == "output" and entry.attempt == attempt]
 
 
 class _Writer:
